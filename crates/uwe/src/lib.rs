@@ -1,0 +1,4 @@
+#![allow(dead_code, unused_imports)]
+//! temp
+mod kernel;
+pub use kernel::{InstructionSet, Precision};
