@@ -1,0 +1,74 @@
+//! Threads and instruction set, chosen once by the caller and passed along.
+
+use crate::error::{Error, Result};
+use crate::kernel::InstructionSet;
+use std::sync::Arc;
+
+/// What the work runs on. Cheap to clone; clones share the threads.
+#[derive(Clone, Debug)]
+pub struct Compute {
+    set: InstructionSet,
+    /// `None` for a single thread: the caller's own.
+    pool: Option<Arc<rayon::ThreadPool>>,
+}
+
+impl Compute {
+    /// `threads` threads (0: one for each core) on `set` (`None`: the fastest of this processor).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the processor lacks the instruction set or threads cannot be started.
+    pub fn new(threads: usize, set: Option<InstructionSet>) -> Result<Self> {
+        let set = set.unwrap_or_else(InstructionSet::detect);
+        if !set.is_available() {
+            return Err(Error::Argument {
+                name: "kernels",
+                problem: format!("this processor has no {set}; its fastest set is {}", InstructionSet::detect()),
+            });
+        }
+        let threads =
+            if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
+        let pool = if threads == 1 {
+            None
+        } else {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(|index| format!("uwe-{index}"))
+                .build()
+                .map_err(|error| Error::Argument { name: "threads", problem: error.to_string() })?;
+            Some(Arc::new(pool))
+        };
+        Ok(Self { set, pool })
+    }
+
+    /// The instruction set in use.
+    pub fn instruction_set(&self) -> InstructionSet {
+        self.set
+    }
+
+    /// The number of threads in use.
+    pub fn threads(&self) -> usize {
+        self.pool.as_ref().map_or(1, |pool| pool.current_num_threads())
+    }
+
+    /// Maps `jobs` to results in their order, one job a thread at a time, each thread with a workspace of
+    /// its own. The first error in job order is returned.
+    pub(crate) fn map<J, W, R>(&self, jobs: Vec<J>, job: impl Fn(&mut W, J) -> Result<R> + Sync) -> Result<Vec<R>>
+    where
+        J: Send,
+        W: Default + Send,
+        R: Send,
+    {
+        use rayon::prelude::*;
+        match &self.pool {
+            Some(pool) if jobs.len() > 1 => {
+                let results: Vec<Result<R>> =
+                    pool.install(|| jobs.into_par_iter().map_init(W::default, &job).collect());
+                results.into_iter().collect()
+            }
+            _ => {
+                let mut workspace = W::default();
+                jobs.into_iter().map(|item| job(&mut workspace, item)).collect()
+            }
+        }
+    }
+}
