@@ -27,9 +27,10 @@ pub(crate) struct PanelView<'a> {
     pub(crate) states: States<'a>,
     /// 1 / norm of each state, `[position][16]`; 0 for the zero vector.
     pub(crate) inverse_norms: &'a [f32],
-    /// First counted position and one past the last, for each lane; both 0 for an empty lane.
-    pub(crate) ranges: &'a [(u16, u16); LANES],
 }
+
+/// First counted position and one past the last, for each lane; both 0 for an empty lane.
+pub(crate) type Ranges = [(u16, u16); LANES];
 
 /// Stored token states.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +97,7 @@ impl Pass {
         &self,
         set: InstructionSet,
         queries: &QueryTokens,
-        panel: &PanelView<'_>,
+        panel: (&PanelView<'_>, &Ranges),
         buffers: (&mut Vec<f32>, &mut [f32]),
     ) {
         let (dots, scores) = buffers;
@@ -108,7 +109,7 @@ impl Pass {
 struct ScorePanel<'a> {
     pass: &'a Pass,
     queries: &'a QueryTokens,
-    panel: &'a PanelView<'a>,
+    panel: (&'a PanelView<'a>, &'a Ranges),
     dots: &'a mut Vec<f32>,
     scores: &'a mut [f32],
 }
@@ -117,7 +118,7 @@ impl Operation for ScorePanel<'_> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let positions = self.panel.inverse_norms.len() / LANES;
+        let positions = self.panel.0.inverse_norms.len() / LANES;
         let queries = self.queries;
         let mut first = 0;
         while first < queries.len() {
@@ -129,11 +130,11 @@ impl Operation for ScorePanel<'_> {
             }
             let tokens = start..queries.offsets[last];
             self.dots.resize(tokens.len() * positions * LANES, 0.0);
-            match self.panel.states {
+            match self.panel.0.states {
                 States::F16(states) => dots::<L, u16>(queries, tokens, states, self.dots),
                 States::F32(states) => dots::<L, f32>(queries, tokens, states, self.dots),
             }
-            let fold = Fold { pass: self.pass, panel: self.panel, positions };
+            let fold = Fold::new(self.pass, self.panel, positions);
             for query in first..last {
                 let tokens = queries.offsets[query]..queries.offsets[query + 1];
                 let dots = &self.dots[(tokens.start - start) * positions * LANES..]
@@ -256,9 +257,26 @@ struct Fold<'a> {
     pass: &'a Pass,
     panel: &'a PanelView<'a>,
     positions: usize,
+    starts: [f32; LANES],
+    ends: [f32; LANES],
+    /// Positions at which every lane has a counted token.
+    full: std::ops::Range<usize>,
 }
 
-impl Fold<'_> {
+impl<'a> Fold<'a> {
+    #[inline(always)]
+    fn new(pass: &'a Pass, panel: (&'a PanelView<'a>, &Ranges), positions: usize) -> Self {
+        let (panel, ranges) = panel;
+        let (mut first, mut last) = (0, positions);
+        for (start, end) in ranges {
+            first = first.max(usize::from(*start));
+            last = last.min(usize::from(*end));
+        }
+        let starts = ranges.map(|(start, _)| f32::from(start));
+        let ends = ranges.map(|(_, end)| f32::from(end));
+        Self { pass, panel, positions, starts, ends, full: first..last }
+    }
+
     #[inline(always)]
     fn query<L: Lanes>(&self, dots: &[f32], norms: &[f32], scores: &mut [f32]) {
         let total = match self.pass.aggregation {
@@ -282,13 +300,14 @@ impl Fold<'_> {
     /// `yes` in the lanes whose target has a counted token at `position`, else `no`.
     #[inline(always)]
     fn select<L: Lanes>(&self, position: usize, yes: L::V, no: L::V) -> L::V {
-        let starts: [f32; LANES] = self.panel.ranges.map(|(start, _)| f32::from(start));
-        let ends: [f32; LANES] = self.panel.ranges.map(|(_, end)| f32::from(end));
+        if self.full.contains(&position) {
+            return yes;
+        }
         let position = L::splat(position as f32);
         // SAFETY: both arrays have sixteen entries.
         unsafe {
-            let inside = L::select_less(position, L::load(ends.as_ptr()), yes, no);
-            L::select_less(position, L::load(starts.as_ptr()), no, inside)
+            let inside = L::select_less(position, L::load(self.ends.as_ptr()), yes, no);
+            L::select_less(position, L::load(self.starts.as_ptr()), no, inside)
         }
     }
 
@@ -487,9 +506,9 @@ mod tests {
             for pass in passes() {
                 let mut expected = vec![f32::NAN; queries.len() * LANES];
                 let panel =
-                    PanelView { states: States::F16(&halves), inverse_norms: &norms, ranges: &ranges };
+                    PanelView { states: States::F16(&halves), inverse_norms: &norms };
                 let mut dots = Vec::new();
-                pass.score_panel(InstructionSet::Scalar, &queries, &panel, (&mut dots, &mut expected));
+                pass.score_panel(InstructionSet::Scalar, &queries, (&panel, &ranges), (&mut dots, &mut expected));
                 for query in 0..queries.len() {
                     let tokens = &queries.states
                         [queries.offsets[query] * dimension..queries.offsets[query + 1] * dimension];
@@ -503,7 +522,7 @@ mod tests {
                     for states in [States::F16(&halves), States::F32(&states)] {
                         let panel = PanelView { states, ..panel };
                         let mut scores = vec![f32::NAN; expected.len()];
-                        pass.score_panel(set, &queries, &panel, (&mut dots, &mut scores));
+                        pass.score_panel(set, &queries, (&panel, &ranges), (&mut dots, &mut scores));
                         assert_eq!(scores, expected, "{set} {pass:?}");
                     }
                 }
@@ -524,11 +543,10 @@ mod tests {
         let panel = PanelView {
             states: States::F32(&[1.0; 8 * LANES]),
             inverse_norms: &[0.5; LANES],
-            ranges: &ranges,
         };
         for pass in passes() {
             let mut scores = vec![f32::NAN; 2 * LANES];
-            pass.score_panel(InstructionSet::detect(), &queries, &panel, (&mut Vec::new(), &mut scores));
+            pass.score_panel(InstructionSet::detect(), &queries, (&panel, &ranges), (&mut Vec::new(), &mut scores));
             assert_eq!(scores, vec![0.0; 2 * LANES], "{pass:?}");
         }
     }

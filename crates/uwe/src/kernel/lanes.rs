@@ -167,6 +167,9 @@ pub(crate) trait Lanes: Copy + 'static {
     fn lookup(table: &[f32; LANES], index: Self::V) -> Self::V;
     /// Truncates towards zero; for values of small magnitude.
     fn truncate(value: Self::V) -> Self::V;
+    /// Asks for the cache line at `address`, which need not be readable.
+    #[inline(always)]
+    fn prefetch(_address: *const f32) {}
     /// The lanes as an array.
     #[inline(always)]
     fn to_array(value: Self::V) -> [f32; LANES] {
@@ -298,6 +301,11 @@ mod x86 {
     pub(crate) struct Avx512;
 
     impl Lanes for Avx512 {
+        #[inline(always)]
+        fn prefetch(address: *const f32) {
+            // SAFETY: a prefetch never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        }
         type V = __m512;
         const TILE_COLUMNS: usize = 3;
         const TILE_ROWS: usize = 8;
@@ -391,6 +399,11 @@ mod x86 {
     pub(crate) struct Pair(__m256, __m256);
 
     impl Lanes for Avx2 {
+        #[inline(always)]
+        fn prefetch(address: *const f32) {
+            // SAFETY: a prefetch never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        }
         type V = Pair;
         const TILE_COLUMNS: usize = 1;
         const TILE_ROWS: usize = 6;

@@ -14,7 +14,10 @@ use super::narrow::{self, NarrowWeights};
 use super::Precision;
 
 /// Rows that one pass over all panels serves: their inputs stay in the second-level cache.
-pub(super) const ROW_BLOCK: usize = 64;
+pub(super) const ROW_BLOCK: usize = 128;
+
+/// How many inputs ahead a tile asks for weights.
+const PREFETCH: usize = 8;
 
 /// A linear layer with packed weights.
 #[derive(Debug)]
@@ -205,6 +208,7 @@ impl Tile<'_> {
                 let mut weights = [L::splat(0.0); COLUMNS];
                 for (column, weight) in weights.iter_mut().enumerate() {
                     *weight = L::load(panel.add(column * LANES));
+                    L::prefetch(panel.wrapping_add(PREFETCH * width + column * LANES));
                 }
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let x = L::splat(*input.add(row * self.inputs + k));

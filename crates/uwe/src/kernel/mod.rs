@@ -13,12 +13,12 @@ mod top_k;
 
 pub(crate) use attention::{Attention, DistanceBias, Scratch as AttentionScratch};
 pub(crate) use buffer::Buffer;
-pub(crate) use interaction::{Aggregation, PanelView, Pass, QueryTokens, States};
+pub(crate) use interaction::{Aggregation, PanelView, Pass, QueryTokens, Ranges, States};
 pub use lanes::InstructionSet;
 pub(crate) use lanes::LANES;
 pub(crate) use linear::{Linear, Scratch as LinearScratch};
 pub(crate) use norm::{LayerNorm, gelu, inverse_norm, mean_of_rows, norm};
-pub(crate) use top_k::{TopK, descending};
+pub(crate) use top_k::TopK;
 
 use std::fmt;
 

@@ -30,6 +30,8 @@ pub(super) struct NarrowWeights {
 const PANEL: usize = 3 * LANES;
 /// Rows of a tile: with three vectors each they fill 24 of 32 registers.
 const TILE_ROWS: usize = 8;
+/// How many pairs of inputs ahead a tile asks for weights.
+const PREFETCH: usize = 8;
 /// Largest magnitude of a narrowed int16 input.
 const INPUT_LIMIT: f32 = 8191.0;
 
@@ -297,6 +299,8 @@ mod x86 {
                     let mut weights = [_mm512_setzero_si512(); COLUMNS];
                     for (column, weight) in weights.iter_mut().enumerate() {
                         *weight = _mm512_loadu_si512(panel.add(column * 2 * LANES).cast());
+                        let ahead = panel.wrapping_add(PREFETCH * 2 * width + column * 2 * LANES);
+                        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
                     }
                     for (row, sums) in sums.iter_mut().enumerate() {
                         let pair = input.add(row * inputs + k).cast::<i32>().read_unaligned();

@@ -1,0 +1,202 @@
+//! Evidence: which tokens of query and target met, and how much each pair added to the score.
+//!
+//! Every scorer here is a sum over pairs of tokens (for the cosine of mean-pooled texts because a mean is a
+//! sum), so a score can be taken apart without a rest: the contributions add up to it.
+
+use crate::error::Result;
+use crate::kernel::norm;
+use crate::model::Pooling;
+use crate::score::{Axis, Logits, Reduction, Scorer, Scoring};
+use crate::text::Tokens;
+use std::ops::Range;
+
+/// A score, taken apart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evidence {
+    /// The score: the sum of all contributions.
+    pub score: f64,
+    /// Pairs of tokens, the largest contribution first.
+    pub pairs: Vec<Pair>,
+}
+
+/// What one query token and one target token added.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    /// The query's token.
+    pub query: TokenPlace,
+    /// The target's token; for a pooled target the whole text.
+    pub target: TokenPlace,
+    /// Weight of the pair's cosine in the score.
+    pub weight: f64,
+    /// Cosine of the two states.
+    pub cosine: f64,
+    /// `weight * cosine`: what the pair added to the score.
+    pub contribution: f64,
+}
+
+/// Place of a token in its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenPlace {
+    /// Index of the token; for a pooled text 0.
+    pub token: usize,
+    /// Character range in the text; `None` for a special token.
+    pub range: Option<Range<usize>>,
+}
+
+/// One text of the two.
+pub(crate) struct Side<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) tokens: &'a Tokens,
+    /// `tokens x dimension`
+    pub(crate) states: &'a [f32],
+    pub(crate) special: (usize, usize),
+    pub(crate) pooling: Pooling,
+}
+
+/// A text's vectors with their places.
+struct Vectors<'a> {
+    rows: Vec<(&'a [f32], TokenPlace)>,
+}
+
+impl Side<'_> {
+    /// The counted tokens.
+    fn vectors(&self, special_tokens: bool) -> Vectors<'_> {
+        let count = self.tokens.ids.len();
+        let width = self.states.len() / count.max(1);
+        let counted = if special_tokens { 0..count } else { self.special.0..count - self.special.1 };
+        let is_special = |token: usize| token < self.special.0 || token >= count - self.special.1;
+        let rows = self
+            .states
+            .chunks_exact(width.max(1))
+            .enumerate()
+            .filter(|(token, _)| counted.contains(token))
+            .map(|(token, state)| {
+                let range = (!is_special(token)).then(|| self.tokens.ranges[token].clone());
+                (state, TokenPlace { token, range })
+            })
+            .collect();
+        Vectors { rows }
+    }
+
+    /// The whole text as one place.
+    fn whole(&self) -> TokenPlace {
+        TokenPlace { token: 0, range: Some(0..self.text.chars().count()) }
+    }
+}
+
+impl Evidence {
+    /// Takes the score of a query and a target apart. `pooled` are the two pooled vectors.
+    pub(crate) fn explain(scoring: &Scoring, query: Side<'_>, target: Side<'_>, pooled: (&[f32], &[f32])) -> Result<Self> {
+        let mut queries = query.vectors(scoring.special_tokens || scoring.scorer.pools_query());
+        let mut targets = target.vectors(scoring.special_tokens || scoring.scorer.pools_query());
+        if matches!(scoring.scorer, Scorer::SoftPooled { .. }) {
+            targets = Vectors { rows: vec![(pooled.1, target.whole())] };
+        }
+        if scoring.scorer == Scorer::Cosine && query.pooling == Pooling::FirstToken {
+            // The pooled vector is the first token's state and nothing else.
+            queries.rows.truncate(1);
+            targets.rows.truncate(1);
+        }
+        let weights = weights(&scoring.scorer, &queries, &targets, pooled);
+        let mut pairs = Vec::new();
+        for (i, (q, query)) in queries.rows.iter().enumerate() {
+            for (j, (y, target)) in targets.rows.iter().enumerate() {
+                let (weight, cosine) = (weights[i][j], cosine(q, y));
+                pairs.push(Pair {
+                    query: query.clone(),
+                    target: target.clone(),
+                    weight,
+                    cosine,
+                    contribution: weight * cosine,
+                });
+            }
+        }
+        let score = pairs.iter().map(|pair| pair.contribution).sum();
+        pairs.sort_by(|a, b| {
+            b.contribution
+                .total_cmp(&a.contribution)
+                .then(a.query.token.cmp(&b.query.token))
+                .then(a.target.token.cmp(&b.target.token))
+        });
+        Ok(Self { score, pairs })
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+}
+
+fn length(a: &[f32]) -> f64 {
+    dot(a, a).sqrt()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let lengths = length(a) * length(b);
+    if lengths > 0.0 { dot(a, b) / lengths } else { 0.0 }
+}
+
+/// Softmax of some logits.
+fn softmax(logits: Vec<f64>) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = logits.iter().map(|logit| (logit - largest).exp()).sum();
+    logits.into_iter().map(|logit| (logit - largest).exp() / total).collect()
+}
+
+/// Weight of each pair's cosine in the score.
+fn weights(scorer: &Scorer, queries: &Vectors<'_>, targets: &Vectors<'_>, pooled: (&[f32], &[f32])) -> Vec<Vec<f64>> {
+    let (rows, columns) = (queries.rows.len(), targets.rows.len());
+    let logit = |i: usize, j: usize, logits: Logits, temperature: f32| {
+        let (q, y) = (queries.rows[i].0, targets.rows[j].0);
+        let value = match logits {
+            Logits::Raw => dot(q, y),
+            Logits::UnitTarget if length(y) > 0.0 => dot(q, y) / length(y),
+            Logits::UnitTarget => 0.0,
+            Logits::Cosine => cosine(q, y),
+        };
+        value / f64::from(temperature)
+    };
+    let scale = |reduction: Reduction| if reduction == Reduction::Mean { 1.0 / rows.max(1) as f64 } else { 1.0 };
+    let over_query = |logits: Logits, temperature: f32, scale: f64| -> Vec<Vec<f64>> {
+        let mut weights = vec![vec![0.0; columns]; rows];
+        for j in 0..columns {
+            let column = softmax((0..rows).map(|i| logit(i, j, logits, temperature)).collect());
+            for (row, weight) in weights.iter_mut().zip(column) {
+                row[j] = weight * scale;
+            }
+        }
+        weights
+    };
+    match *scorer {
+        Scorer::SoftLateInteraction { temperature, logits, axis: Axis::Target, reduction } => (0..rows)
+            .map(|i| {
+                let row = softmax((0..columns).map(|j| logit(i, j, logits, temperature)).collect());
+                row.into_iter().map(|weight| weight * scale(reduction)).collect()
+            })
+            .collect(),
+        Scorer::SoftLateInteraction { temperature, logits, axis: Axis::Query, reduction } => {
+            over_query(logits, temperature, scale(reduction))
+        }
+        Scorer::SoftPooled { temperature, logits } => over_query(logits, temperature, 1.0),
+        Scorer::MaxSim { reduction } => (0..rows)
+            .map(|i| {
+                let cosines = (0..columns).map(|j| cosine(queries.rows[i].0, targets.rows[j].0));
+                let best = cosines.enumerate().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+                (0..columns)
+                    .map(|j| if Some(j) == best.map(|(place, _)| place) { scale(reduction) } else { 0.0 })
+                    .collect()
+            })
+            .collect(),
+        Scorer::Cosine => {
+            // cos(mean q, mean y) = sum_ij q_i . y_j / (n m |mean q| |mean y|)
+            let lengths = f64::from(norm(pooled.0)) * f64::from(norm(pooled.1)) * (rows * columns) as f64;
+            let lengths = if lengths > 0.0 { lengths } else { f64::INFINITY };
+            (0..rows)
+                .map(|i| {
+                    (0..columns)
+                        .map(|j| length(queries.rows[i].0) * length(targets.rows[j].0) / lengths)
+                        .collect()
+                })
+                .collect()
+        }
+    }
+}
