@@ -174,7 +174,8 @@ fn weights(scorer: &Scorer, queries: &Vectors<'_>, targets: &Vectors<'_>, pooled
             })
             .collect(),
         Scorer::SoftLateInteraction { temperature, logits, axis: Axis::Query, reduction } => {
-            over_query(logits, temperature, scale(reduction))
+            let terms = if reduction == Reduction::Mean { columns.max(1) as f64 } else { 1.0 };
+            over_query(logits, temperature, 1.0 / terms)
         }
         Scorer::SoftPooled { temperature, logits } => over_query(logits, temperature, 1.0),
         Scorer::MaxSim { reduction } => (0..rows)

@@ -29,7 +29,7 @@ pub enum Scorer {
         logits: Logits,
         /// Over whose tokens the softmax runs.
         axis: Axis,
-        /// Whether the sum is divided by the number of query tokens.
+        /// Whether the sum is divided by the number of tokens on the other side.
         reduction: Reduction,
     },
     /// Largest cosine for each query token.
@@ -72,12 +72,13 @@ pub enum Axis {
     Query,
 }
 
-/// Whether token scores are added or averaged over the query's tokens. For one query the order of hits is
-/// the same; the mean is comparable between queries.
+/// Whether token scores are added or averaged: over the query's tokens, or over the target's when the
+/// softmax runs over the query. Over the query's tokens the order of one query's hits is the same either
+/// way; the mean is comparable between queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reduction {
-    /// Divided by the number of counted query tokens.
+    /// Divided by the number of counted tokens.
     #[default]
     Mean,
     /// Added up.

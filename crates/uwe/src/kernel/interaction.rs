@@ -83,7 +83,8 @@ pub(crate) struct Pass {
     pub(crate) unit_query: bool,
     /// Whether a logit is multiplied by 1 / norm of the target token.
     pub(crate) unit_target: bool,
-    /// Whether the sum is divided by the number of query tokens.
+    /// Whether the sum is divided by the number of its terms: query tokens, or target tokens for
+    /// [`Aggregation::SoftOverQuery`].
     pub(crate) mean: bool,
 }
 
@@ -284,8 +285,16 @@ impl<'a> Fold<'a> {
             Aggregation::SoftOverQuery => self.soft_over_query::<L>(dots, norms),
             Aggregation::Max => self.max::<L>(dots, norms),
         };
-        let count = if self.pass.mean { norms.len().max(1) } else { 1 };
-        let score = L::div(total, L::splat(count as f32));
+        let count = match (self.pass.mean, self.pass.aggregation) {
+            (false, _) => L::splat(1.0),
+            (true, Aggregation::SoftOverQuery) => {
+                // SAFETY: both arrays have sixteen entries.
+                let counted = unsafe { L::sub(L::load(self.ends.as_ptr()), L::load(self.starts.as_ptr())) };
+                L::max(counted, L::splat(1.0))
+            }
+            (true, _) => L::splat(norms.len().max(1) as f32),
+        };
+        let score = L::div(total, count);
         // SAFETY: `scores` has sixteen entries.
         unsafe { L::store(scores[..LANES].as_mut_ptr(), score) };
     }
@@ -441,7 +450,8 @@ pub(crate) mod reference {
                 (0..n).map(|i| (0..m).map(|j| cosine(i, j)).fold(f64::NEG_INFINITY, f64::max)).sum()
             }
         };
-        if pass.mean { total / n as f64 } else { total }
+        let terms = if pass.aggregation == Aggregation::SoftOverQuery { m } else { n };
+        if pass.mean { total / terms as f64 } else { total }
     }
 }
 

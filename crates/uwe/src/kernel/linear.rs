@@ -69,11 +69,6 @@ impl Linear {
         Ok(Self { set, inputs, outputs, bias, packed })
     }
 
-    /// Number of output columns.
-    pub(crate) fn outputs(&self) -> usize {
-        self.outputs
-    }
-
     /// `output = input * weightsᵀ + bias`; `input` is `rows x inputs`, `output` becomes `rows x outputs`.
     pub(crate) fn apply(&self, input: &[f32], output: &mut Vec<f32>, scratch: &mut Scratch) {
         let rows = input.len() / self.inputs;

@@ -81,11 +81,6 @@ impl<'a> Tensors<'a> {
             bytes: view.data(),
         })
     }
-
-    /// Whether there is such a tensor.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.tensors.tensor(&format!("{}{name}", self.prefix)).is_ok()
-    }
 }
 
 impl Tensor<'_> {
