@@ -1,1 +1,89 @@
-fn main() {}
+//! The `uwe` command: arguments become a configuration, and that one call into the library.
+
+mod arguments;
+mod evidence;
+mod input;
+mod model;
+mod output;
+mod rank;
+mod setup;
+mod space;
+mod vectors;
+
+use arguments::{Arguments, Command, ModelCommand, SpaceCommand};
+use clap::{CommandFactory, Parser};
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            let wrong_argument =
+                error.chain().any(|cause| matches!(cause.downcast_ref(), Some(uwe::Error::Argument { .. })));
+            ExitCode::from(if wrong_argument { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match &arguments.command {
+        Command::Rank(arguments) => rank::rank(arguments),
+        Command::Embed(arguments) => vectors::embed(arguments),
+        Command::Score(arguments) => rank::score(arguments),
+        Command::Space { command: SpaceCommand::Build(arguments) } => space::build(arguments),
+        Command::Space { command: SpaceCommand::Info { file, json } } => space::info(file, *json),
+        Command::Space { command: SpaceCommand::Verify { file } } => space::verify(file),
+        Command::Model { command: ModelCommand::Info { json, model } } => model::info(model, *json),
+        Command::Model { command: ModelCommand::Verify { reference, model } } => {
+            model::verify(model, reference.as_deref())
+        }
+        Command::Completions { shell } => {
+            // Made in memory first: the generator itself would panic on a broken pipe.
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "uwe", &mut script);
+            Ok(std::io::stdout().write_all(&script)?)
+        }
+        Command::Manual => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+            Ok(std::io::stdout().write_all(&page)?)
+        }
+    }
+}
+
+/// A reader that has had enough, such as `head`, is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let csv = cause.downcast_ref::<csv::Error>().and_then(|error| match error.kind() {
+            csv::ErrorKind::Io(error) => Some(error.kind()),
+            _ => None,
+        });
+        let json = cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+        [io, csv, json].contains(&Some(std::io::ErrorKind::BrokenPipe))
+    })
+}
+
+fn report(error: &anyhow::Error) {
+    let mut message = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        // Errors of the library already say what lies below them.
+        if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    let hint = error.chain().find_map(|cause| cause.downcast_ref::<uwe::Error>().and_then(uwe::Error::hint));
+    let mut stderr = anstream::stderr().lock();
+    let red = anstyle::AnsiColor::Red.on_default().bold();
+    let cyan = anstyle::AnsiColor::Cyan.on_default().bold();
+    // Nothing is left to do when standard error is closed.
+    let _ = writeln!(stderr, "{red}error:{red:#} {message}");
+    if let Some(hint) = hint {
+        let _ = writeln!(stderr, "{cyan}hint:{cyan:#} {hint}");
+    }
+}

@@ -99,7 +99,7 @@ impl Operation for Pack<'_> {
     type Output = std::io::Result<Buffer>;
     #[inline(always)]
     fn run<L: Lanes>(self) -> Self::Output {
-        let mut buffer = Buffer::zeroed(self.weights.len() * size_of::<f32>())?;
+        let mut buffer = Buffer::zeroed(size_of_val(self.weights))?;
         let packed = buffer.as_f32_mut();
         let width = L::TILE_COLUMNS * LANES;
         for first in (0..self.outputs).step_by(width) {

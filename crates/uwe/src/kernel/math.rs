@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
 // ln 2 in two parts: the high one has trailing zeros, so that `n * HIGH` is exact for the n in use.
-const LN_2_HIGH: f32 = 0.693_359_375;
+const LN_2_HIGH: f32 = 355.0 / 512.0;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 // Adding 1.5 * 2^23 rounds to a whole number, which then sits in the low bits of the mantissa.
 const ROUND: f32 = 12_582_912.0;
@@ -42,8 +42,8 @@ static TAIL: LazyLock<[[f32; LANES]; TAIL_DEGREE + 1]> = LazyLock::new(|| {
     for interval in 0..LANES {
         let centre = (interval as f64 + 0.5) * f64::from(TAIL_STEP);
         let coefficients = interpolate(|t| normal_tail(centre + t), f64::from(TAIL_STEP) / 2.0);
-        for (power, coefficient) in coefficients.into_iter().enumerate() {
-            table[power][interval] = coefficient as f32;
+        for (row, coefficient) in table.iter_mut().zip(coefficients) {
+            row[interval] = coefficient as f32;
         }
     }
     table

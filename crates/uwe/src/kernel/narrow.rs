@@ -126,7 +126,10 @@ mod x86 {
         #[inline(always)]
         fn add(sums: __m512, inputs: __m512i, weights: __m512i) -> __m512 {
             // SAFETY: as above; the types are the same 512 bits.
-            unsafe { _mm512_dpbf16_ps(sums, std::mem::transmute(inputs), std::mem::transmute(weights)) }
+            unsafe {
+                let inputs = std::mem::transmute::<__m512i, __m512bh>(inputs);
+                _mm512_dpbf16_ps(sums, inputs, std::mem::transmute::<__m512i, __m512bh>(weights))
+            }
         }
         #[inline(always)]
         fn widen(sums: __m512) -> __m512 {
@@ -183,7 +186,8 @@ mod x86 {
         for (from, to) in input.chunks_exact(LANES).zip(output.chunks_exact_mut(LANES)) {
             // SAFETY: both chunks have sixteen entries.
             unsafe {
-                let narrow: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(_mm512_loadu_ps(from.as_ptr())));
+                let narrow = _mm512_cvtneps_pbh(_mm512_loadu_ps(from.as_ptr()));
+                let narrow = std::mem::transmute::<__m256bh, __m256i>(narrow);
                 _mm256_storeu_si256(to.as_mut_ptr().cast(), narrow);
             }
         }

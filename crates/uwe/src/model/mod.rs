@@ -2,9 +2,11 @@
 
 mod folder;
 mod network;
+mod verify;
 mod weights;
 
 pub use folder::{Architecture, Pooling};
+pub use verify::Verification;
 
 use crate::compute::Compute;
 use crate::error::{Error, Result};

@@ -151,7 +151,7 @@ impl Network {
         if config.architecture == Architecture::Bert {
             // A single text is all of type 0; the table has as many rows as the model has types.
             let types = (1..=16)
-                .find_map(|rows| tensors.get(names.embeddings[2], &[rows, hidden]).is_ok().then_some(rows))
+                .find(|rows| tensors.get(names.embeddings[2], &[*rows, hidden]).is_ok())
                 .unwrap_or(2);
             let types = reader.values(names.embeddings[2], &[types, hidden])?;
             for row in positions.chunks_exact_mut(hidden) {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::kernel::{Buffer, LANES, inverse_norm, mean_of_rows};
 use crate::model::{Encoder, TokenStates};
 use std::io::{Cursor, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How a space is built.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +27,9 @@ pub struct Progress {
 
 /// Panels that are encoded together; between two such chunks a build can be stopped.
 const CHUNK: usize = 16;
+
+/// Stands for the path of a space in memory.
+const MEMORY: &str = "<memory>";
 
 /// States of some targets, and one pooled vector of each.
 type Chunk = (TokenStates, Vec<Vec<f32>>);
@@ -48,7 +51,7 @@ impl Space {
         destination: &Path,
         progress: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<Self> {
-        let plan = Plan::new(encoder, targets, options)?;
+        let plan = Plan::new(encoder, targets, options, destination)?;
         let folder = match destination.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -70,14 +73,9 @@ impl Space {
         let partial = builder.prefix(&prefix).tempfile_in(folder).map_err(write("create a file beside"))?;
         // The lock tells a later build that this file is not left over from a killed one.
         partial.as_file().try_lock().map_err(|error| write("lock a file beside")(error.into()))?;
-        let mut failure = None;
-        let out = plan.write(std::io::BufWriter::with_capacity(1 << 20, partial), encoder, targets, progress, &mut failure);
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        let partial = out
-            .and_then(|out| out.into_inner().map_err(std::io::IntoInnerError::into_error))
-            .map_err(write("write"))?;
+        let out = std::io::BufWriter::with_capacity(1 << 20, partial);
+        let out = plan.write(out, encoder, targets, progress)?;
+        let partial = out.into_inner().map_err(|error| write("write")(error.into_error()))?;
         partial.as_file().sync_all().map_err(write("sync"))?;
         partial.persist(destination).map_err(|error| write("rename a file to")(error.error))?;
         // The rename itself must outlive a power failure too.
@@ -92,13 +90,8 @@ impl Space {
     /// # Errors
     /// [`Error::Argument`] for an empty list.
     pub fn in_memory(encoder: &Encoder, targets: &Targets, options: BuildOptions) -> Result<Self> {
-        let plan = Plan::new(encoder, targets, options)?;
-        let mut failure = None;
-        let out = plan.write(Cursor::new(Vec::new()), encoder, targets, &mut |_| true, &mut failure);
-        match failure {
-            Some(error) => Err(error),
-            None => Self::from_bytes(out),
-        }
+        let plan = Plan::new(encoder, targets, options, Path::new(MEMORY))?;
+        Self::from_bytes(plan.write(Cursor::new(Vec::new()), encoder, targets, &mut |_| true)?)
     }
 
     /// A space in memory over token states from elsewhere, pooled by their mean, with numbers for texts.
@@ -136,7 +129,7 @@ impl Space {
             folded: 0,
             fingerprint: String::new(),
         };
-        let plan = Plan::sorted(meta, lengths, Vec::new())?;
+        let plan = Plan::sorted(meta, lengths, Vec::new(), Path::new(MEMORY))?;
         let out = plan.write_all(Cursor::new(Vec::new()), &targets, &mut |chosen| {
             let (mut values, mut offsets, mut pooled) = (Vec::new(), vec![0], Vec::new());
             for index in chosen {
@@ -144,18 +137,53 @@ impl Space {
                 offsets.push(values.len() / states.dimension());
                 pooled.push(mean_of_rows(states.text(*index), states.dimension()));
             }
-            Ok(Some((TokenStates::new(values, offsets, states.dimension())?, pooled)))
+            Ok((TokenStates::new(values, offsets, states.dimension())?, pooled))
         });
         Self::from_bytes(out?)
     }
 
-    fn from_bytes(out: std::io::Result<Cursor<Vec<u8>>>) -> Result<Self> {
-        let path = Path::new("<memory>");
-        let bytes = out.map_err(Error::io("build", path))?.into_inner();
+    /// Fingerprint of the space that these would build: of the model, the tokenizer, the options and all
+    /// texts with their columns. Nothing is encoded.
+    pub fn fingerprint(encoder: &Encoder, targets: &Targets, options: BuildOptions) -> String {
+        meta(encoder, targets, options).fingerprint
+    }
+
+    fn from_bytes(out: Cursor<Vec<u8>>) -> Result<Self> {
+        let (path, bytes) = (Path::new(MEMORY), out.into_inner());
         let mut buffer = Buffer::zeroed(bytes.len()).map_err(Error::io("allocate", path))?;
         buffer.as_bytes_mut().copy_from_slice(&bytes);
         Self::read(path, Data::Built(buffer))
     }
+}
+
+/// What a space of `targets` says about itself.
+fn meta(encoder: &Encoder, targets: &Targets, options: BuildOptions) -> Meta {
+    let info = encoder.info();
+    let model = info.path.canonicalize().unwrap_or_else(|_| info.path.clone());
+    let mut meta = Meta {
+        written_by: format!("uwe {}", env!("CARGO_PKG_VERSION")),
+        model: model.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        model_fingerprint: info.fingerprint.clone(),
+        tokenizer_fingerprint: encoder.tokenizer().fingerprint().to_string(),
+        precision: encoder.options().precision.name().to_string(),
+        max_tokens: encoder.tokenizer().max_tokens(),
+        special_tokens: encoder.tokenizer().special_tokens(),
+        states: options.states,
+        dimension: info.dimension,
+        targets: targets.len(),
+        columns: targets.columns().to_vec(),
+        source: targets.source().to_string(),
+        folded: targets.folded(),
+        fingerprint: String::new(),
+    };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(serde_json::to_string(&meta).unwrap_or_default().as_bytes());
+    for string in targets.strings() {
+        hasher.update(&(string.len() as u64).to_le_bytes());
+        hasher.update(string.as_bytes());
+    }
+    meta.fingerprint = hasher.finalize().to_hex()[..32].to_string();
+    meta
 }
 
 /// Removes what builds that were killed left behind. A file that is locked belongs to a running one.
@@ -172,6 +200,8 @@ fn remove_stale(folder: &Path, prefix: &str) {
 
 /// Order and lengths, known before the first text is encoded.
 struct Plan {
+    /// Where the space goes, for errors.
+    place: PathBuf,
     meta: Meta,
     /// Tokens of each target.
     lengths: Vec<u16>,
@@ -181,7 +211,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(encoder: &Encoder, targets: &Targets, options: BuildOptions) -> Result<Self> {
+    fn new(encoder: &Encoder, targets: &Targets, options: BuildOptions, place: &Path) -> Result<Self> {
         let (mut lengths, mut truncated) = (Vec::with_capacity(targets.len()), Vec::new());
         let texts: Vec<&str> = (0..targets.len()).map(|index| targets.text(index)).collect();
         for (start, part) in texts.chunks(4096).enumerate() {
@@ -195,35 +225,10 @@ impl Plan {
                 }
             }
         }
-        let info = encoder.info();
-        let model = info.path.canonicalize().unwrap_or_else(|_| info.path.clone());
-        let mut meta = Meta {
-            written_by: format!("uwe {}", env!("CARGO_PKG_VERSION")),
-            model: model.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            model_fingerprint: info.fingerprint.clone(),
-            tokenizer_fingerprint: encoder.tokenizer().fingerprint().to_string(),
-            precision: encoder.options().precision.name().to_string(),
-            max_tokens: encoder.tokenizer().max_tokens(),
-            special_tokens: encoder.tokenizer().special_tokens(),
-            states: options.states,
-            dimension: info.dimension,
-            targets: targets.len(),
-            columns: targets.columns().to_vec(),
-            source: targets.source().to_string(),
-            folded: targets.folded(),
-            fingerprint: String::new(),
-        };
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(serde_json::to_string(&meta).unwrap_or_default().as_bytes());
-        for string in targets.strings() {
-            hasher.update(&(string.len() as u64).to_le_bytes());
-            hasher.update(string.as_bytes());
-        }
-        meta.fingerprint = hasher.finalize().to_hex()[..32].to_string();
-        Self::sorted(meta, lengths, truncated)
+        Self::sorted(meta(encoder, targets, options), lengths, truncated, place)
     }
 
-    fn sorted(meta: Meta, lengths: Vec<u16>, truncated: Vec<u32>) -> Result<Self> {
+    fn sorted(meta: Meta, lengths: Vec<u16>, truncated: Vec<u32>, place: &Path) -> Result<Self> {
         if lengths.is_empty() {
             return Err(Error::Argument { name: "targets", problem: "there is no target to encode".into() });
         }
@@ -234,64 +239,52 @@ impl Plan {
         })?;
         let mut order: Vec<u32> = (0..count).collect();
         order.sort_by_key(|target| (lengths[*target as usize], *target));
-        Ok(Self { meta, lengths, order, truncated })
+        Ok(Self { place: place.to_path_buf(), meta, lengths, order, truncated })
     }
 
-    /// Encodes and writes all targets. An error that is not the writer's goes into `failure`.
+    /// Encodes and writes all targets.
     fn write<W: Write + Seek>(
         &self,
         out: W,
         encoder: &Encoder,
         targets: &Targets,
         progress: &mut dyn FnMut(Progress) -> bool,
-        failure: &mut Option<Error>,
-    ) -> std::io::Result<W> {
+    ) -> Result<W> {
+        let total = targets.len();
         let mut done = 0;
-        let result = self.write_all(out, targets, &mut |chosen| {
-            if !progress(Progress { done, total: targets.len() }) {
-                return Ok(None);
+        let out = self.write_all(out, targets, &mut |chosen| {
+            if !progress(Progress { done, total }) {
+                return Err(Error::Interrupted);
             }
             let texts: Vec<&str> = chosen.iter().map(|index| targets.text(*index)).collect();
             let states = encoder.encode(&texts)?.states;
             let pooled = (0..states.len()).map(|index| encoder.pool(states.text(index))).collect();
             done += chosen.len();
-            Ok(Some((states, pooled)))
-        });
-        match result {
-            Ok(out) => {
-                progress(Progress { done, total: targets.len() });
-                out
-            }
-            Err(error) => {
-                *failure = Some(error);
-                Err(std::io::ErrorKind::Interrupted.into())
-            }
-        }
+            Ok((states, pooled))
+        })?;
+        // Ctrl-C during the last chunk counts as well: nothing has been renamed yet.
+        if progress(Progress { done, total }) { Ok(out) } else { Err(Error::Interrupted) }
     }
 
-    /// Writes the file; `encode` gives the states of some targets, or `None` to stop.
+    /// Writes the file; `encode` gives the states of some targets.
     fn write_all<W: Write + Seek>(
         &self,
         out: W,
         targets: &Targets,
-        encode: &mut dyn FnMut(&[usize]) -> Result<Option<Chunk>>,
-    ) -> Result<std::io::Result<W>> {
-        let mut writer = match self.write_texts(out, targets) {
-            Ok(writer) => writer,
-            Err(error) => return Ok(Err(error)),
-        };
+        encode: &mut dyn FnMut(&[usize]) -> Result<Chunk>,
+    ) -> Result<W> {
+        let failed = |error| Error::io("write", &self.place)(error);
+        let mut writer = self.write_texts(out, targets).map_err(failed)?;
         let (mut pooled_blocks, mut table, mut offset) = (Vec::new(), Vec::new(), 0u64);
         for slots in self.order.chunks(CHUNK * LANES) {
             let chosen: Vec<usize> = slots.iter().map(|target| *target as usize).collect();
-            let Some((states, pooled)) = encode(&chosen)? else { return Err(Error::Interrupted) };
+            let (states, pooled) = encode(&chosen)?;
             for first in (0..chosen.len()).step_by(LANES) {
                 let lanes = first..(first + LANES).min(chosen.len());
                 let texts: Vec<&[f32]> = lanes.clone().map(|index| states.text(index)).collect();
                 let block = self.block(&texts);
                 let positions = texts.iter().map(|text| text.len() / self.meta.dimension).max().unwrap_or(0);
-                if let Err(error) = writer.write(&block) {
-                    return Ok(Err(error));
-                }
+                writer.write(&block).map_err(failed)?;
                 table.extend(offset.to_le_bytes());
                 table.extend((positions as u32).to_le_bytes());
                 table.extend(crc32fast::hash(&block).to_le_bytes());
@@ -300,14 +293,15 @@ impl Plan {
                 pooled_blocks.extend(self.block(&pooled));
             }
         }
-        Ok((|| {
+        let finish = || {
             writer.end(Section::States)?;
             writer.write(&pooled_blocks)?;
             writer.end(Section::Pooled)?;
             writer.write(&table)?;
             writer.end(Section::Panels)?;
             writer.finish()
-        })())
+        };
+        finish().map_err(failed)
     }
 
     /// Everything before the token states.

@@ -82,7 +82,7 @@ impl Space {
         let slots = panels * LANES;
         let lengths: &[u16] = self.section(Section::Lengths)?;
         let order: &[u32] = self.section(Section::Order)?;
-        if targets == 0 || dimension == 0 || !columns.first().is_some_and(|name| name == "text") {
+        if targets == 0 || dimension == 0 || columns.first().is_none_or(|name| name != "text") {
             return wrong("metadata");
         }
         if lengths.len() != slots || order.len() != slots {

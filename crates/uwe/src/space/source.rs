@@ -118,6 +118,14 @@ impl Targets {
         }
     }
 
+    /// Reads a target list as CSV with a header line; `name` stands in errors and as the source.
+    ///
+    /// # Errors
+    /// Those of [`Targets::read`].
+    pub fn read_csv(reader: impl Read, name: &str, columns: &Columns) -> Result<Self> {
+        delimited(reader, name, b',', columns)
+    }
+
     /// Number of targets.
     pub fn len(&self) -> usize {
         self.rows.len()
@@ -168,6 +176,13 @@ impl<R: BufRead> Lines<R> {
     /// Lines of `reader`; `name` stands in errors.
     pub fn new(reader: R, name: impl Into<String>) -> Self {
         Self { reader, name: name.into(), line: 0 }
+    }
+}
+
+impl<R: Read> Lines<BufReader<R>> {
+    /// Whether a whole line lies in the buffer, so that the next call does not wait for the source.
+    pub fn is_ready(&self) -> bool {
+        self.reader.buffer().contains(&b'\n')
     }
 }
 
