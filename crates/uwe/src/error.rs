@@ -44,7 +44,7 @@ pub enum Error {
     #[error("tokenizer: {0}")]
     Tokenizer(String),
     /// The encoder's numbers ran out of range for a text.
-    #[error("text {index} (from 0) has token states that are not finite")]
+    #[error("text {index} (from 0) has token states that are not finite or beyond a million")]
     NotFinite {
         /// Index of the text in the call.
         index: usize,

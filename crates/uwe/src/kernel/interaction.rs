@@ -299,11 +299,18 @@ impl<'a> Fold<'a> {
         unsafe { L::store(scores[..LANES].as_mut_ptr(), score) };
     }
 
-    /// Factor that turns a dot product into a logit.
+    /// The logit of a dot product. One factor is multiplied in after the other: the product of two large
+    /// 1 / norms alone could overflow.
     #[inline(always)]
-    fn logit_scale<L: Lanes>(&self, query_norm: f32, target_norms: L::V) -> L::V {
-        let query = if self.pass.unit_query { query_norm } else { 1.0 } / self.pass.temperature;
-        if self.pass.unit_target { L::mul(L::splat(query), target_norms) } else { L::splat(query) }
+    fn logit<L: Lanes>(&self, dot: L::V, query_norm: f32, target_norms: L::V) -> L::V {
+        let mut logit = dot;
+        if self.pass.unit_query {
+            logit = L::mul(logit, L::splat(query_norm));
+        }
+        if self.pass.unit_target {
+            logit = L::mul(logit, target_norms);
+        }
+        L::mul(logit, L::splat(1.0 / self.pass.temperature))
     }
 
     /// `yes` in the lanes whose target has a counted token at `position`, else `no`.
@@ -338,16 +345,16 @@ impl<'a> Fold<'a> {
             let mut largest = L::splat(f32::MIN);
             for position in 0..self.positions {
                 let (dot, target_norms) = self.at::<L>(dots, token, position);
-                let logit = L::mul(dot, self.logit_scale::<L>(*norm, target_norms));
+                let logit = self.logit::<L>(dot, *norm, target_norms);
                 largest = L::max(self.select::<L>(position, logit, none), largest);
             }
             let (mut weights, mut weighted) = (L::splat(0.0), L::splat(0.0));
             for position in 0..self.positions {
                 let (dot, target_norms) = self.at::<L>(dots, token, position);
-                let logit = L::mul(dot, self.logit_scale::<L>(*norm, target_norms));
+                let logit = self.logit::<L>(dot, *norm, target_norms);
                 let logit = self.select::<L>(position, logit, none);
                 let weight = math::exp::<L>(L::sub(logit, largest));
-                let cosine = L::mul(dot, L::mul(L::splat(*norm), target_norms));
+                let cosine = L::mul(L::mul(dot, L::splat(*norm)), target_norms);
                 weights = L::add(weights, weight);
                 weighted = L::fma(weight, cosine, weighted);
             }
@@ -363,14 +370,14 @@ impl<'a> Fold<'a> {
             let mut largest = L::splat(f32::MIN);
             for (token, norm) in norms.iter().enumerate() {
                 let (dot, target_norms) = self.at::<L>(dots, token, position);
-                largest = L::max(L::mul(dot, self.logit_scale::<L>(*norm, target_norms)), largest);
+                largest = L::max(self.logit::<L>(dot, *norm, target_norms), largest);
             }
             let (mut weights, mut weighted) = (L::splat(0.0), L::splat(0.0));
             for (token, norm) in norms.iter().enumerate() {
                 let (dot, target_norms) = self.at::<L>(dots, token, position);
-                let logit = L::mul(dot, self.logit_scale::<L>(*norm, target_norms));
+                let logit = self.logit::<L>(dot, *norm, target_norms);
                 let weight = math::exp::<L>(L::sub(logit, largest));
-                let cosine = L::mul(dot, L::mul(L::splat(*norm), target_norms));
+                let cosine = L::mul(L::mul(dot, L::splat(*norm)), target_norms);
                 weights = L::add(weights, weight);
                 weighted = L::fma(weight, cosine, weighted);
             }
@@ -388,7 +395,7 @@ impl<'a> Fold<'a> {
             let mut largest = least;
             for position in 0..self.positions {
                 let (dot, target_norms) = self.at::<L>(dots, token, position);
-                let cosine = L::mul(dot, L::mul(L::splat(*norm), target_norms));
+                let cosine = L::mul(L::mul(dot, L::splat(*norm)), target_norms);
                 largest = L::max(self.select::<L>(position, cosine, least), largest);
             }
             total = L::add(total, L::select_less(least, largest, largest, L::splat(0.0)));

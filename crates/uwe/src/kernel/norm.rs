@@ -116,10 +116,10 @@ pub(crate) fn norm(vector: &[f32]) -> f32 {
     vector.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>().sqrt() as f32
 }
 
-/// `1 / norm`, or 0 for the zero vector: its cosine with anything is then 0, never NaN.
+/// `1 / norm`, or 0 for a vector that is zero or next to it: its cosine with anything is then 0, never NaN.
 pub(crate) fn inverse_norm(vector: &[f32]) -> f32 {
     let norm = norm(vector);
-    if norm > 0.0 { 1.0 / norm } else { 0.0 }
+    if norm > 1e-30 { 1.0 / norm } else { 0.0 }
 }
 
 #[cfg(test)]

@@ -16,6 +16,10 @@ use folder::Folder;
 use network::{Network, Workspace};
 use std::path::{Path, PathBuf};
 
+/// Largest magnitude of a state's entry: far beyond what layer normalisation gives, and small enough that no
+/// product of two states overflows.
+const LARGEST_STATE: f32 = 1e6;
+
 /// How an encoder is opened.
 #[derive(Clone, Debug)]
 pub struct EncoderOptions {
@@ -213,7 +217,7 @@ impl Encoder {
         self.compute.map(jobs, |work: &mut Workspace, (texts, states)| {
             let batch: Vec<&[u32]> = tokens[texts.clone()].iter().map(|text| &text.ids[..]).collect();
             self.network.forward(&self.compute, &batch, states, work);
-            match states.iter().position(|value| !value.is_finite()) {
+            match states.iter().position(|value| value.abs() > LARGEST_STATE || value.is_nan()) {
                 None => Ok(()),
                 Some(entry) => {
                     let token = offsets[texts.start] + entry / dimension;
@@ -263,19 +267,19 @@ impl TokenStates {
     /// Takes states from elsewhere: `values` is `tokens x dimension`, `offsets` the texts' boundaries.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the three do not fit together or a value is not finite.
+    /// [`Error::Argument`] when the three do not fit together, or a value is not finite or beyond a million.
     pub fn new(values: Vec<f32>, offsets: Vec<usize>, dimension: usize) -> Result<Self> {
         let sound = dimension > 0
             && offsets.first() == Some(&0)
             && offsets.is_sorted()
             && offsets.last().is_some_and(|tokens| tokens.checked_mul(dimension) == Some(values.len()))
-            && values.iter().all(|value| value.is_finite());
+            && values.iter().all(|value| value.abs() <= LARGEST_STATE);
         if sound {
             Ok(Self { values, offsets, dimension })
         } else {
             Err(Error::Argument {
                 name: "token states",
-                problem: "values, offsets and dimension do not fit together, or a value is not finite".into(),
+                problem: "values, offsets and dimension do not fit together, or a value is not finite or beyond a million".into(),
             })
         }
     }

@@ -343,7 +343,11 @@ impl Plan {
         for (lane, text) in texts.iter().enumerate() {
             for (position, state) in text.chunks_exact(dimension).enumerate() {
                 let stored: Vec<f32> = match self.meta.states {
-                    StateType::F16 => state.iter().map(|x| half::f16::from_f32(*x).to_f32()).collect(),
+                    // Beyond the largest half-precision number comes infinity; that number is nearer.
+                    StateType::F16 => state
+                        .iter()
+                        .map(|x| half::f16::from_f32(x.clamp(-65_504.0, 65_504.0)).to_f32())
+                        .collect(),
                     StateType::F32 => state.to_vec(),
                 };
                 norms[position * LANES + lane] = inverse_norm(&stored);
