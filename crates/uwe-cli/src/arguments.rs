@@ -342,7 +342,9 @@ impl ScoringArguments {
                 let temperature = self.temperature.unwrap_or(0.1);
                 Scorer::SoftLateInteraction { temperature, logits, axis, reduction }
             }
-            ScorerName::SoftPooled => Scorer::SoftPooled { temperature: self.temperature.unwrap_or(1.0), logits },
+            ScorerName::SoftPooled => {
+                Scorer::SoftPooled { temperature: self.temperature.unwrap_or(1.0), logits }
+            }
             ScorerName::Maxsim => Scorer::MaxSim { reduction },
             ScorerName::Cosine => Scorer::Cosine,
         };

@@ -136,14 +136,19 @@ impl Shading {
 impl fmt::Display for Shading {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         // From pale to strong blue, with a foreground that can be read on each.
-        const BACKGROUNDS: [(u8, u8, u8); 4] = [(219, 234, 254), (147, 197, 253), (59, 130, 246), (30, 64, 175)];
+        const BACKGROUNDS: [(u8, u8, u8); 4] =
+            [(219, 234, 254), (147, 197, 253), (59, 130, 246), (30, 64, 175)];
         for run in self.characters.chunk_by(|a, b| a.1 == b.1) {
             let level = run[0].1;
             let style = match level {
                 0 => anstyle::Style::new(),
                 _ => {
                     let (r, g, b) = BACKGROUNDS[usize::from(level.min(4)) - 1];
-                    let text = if level >= 3 { anstyle::RgbColor(255, 255, 255) } else { anstyle::RgbColor(15, 23, 42) };
+                    let text = if level >= 3 {
+                        anstyle::RgbColor(255, 255, 255)
+                    } else {
+                        anstyle::RgbColor(15, 23, 42)
+                    };
                     text.on(anstyle::RgbColor(r, g, b))
                 }
             };

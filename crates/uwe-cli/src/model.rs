@@ -40,7 +40,13 @@ pub(crate) fn info(arguments: &ModelArguments, json: bool) -> Result<()> {
         ("folder", info.path.display().to_string()),
         (
             "architecture",
-            format!("{}: {} layers, {} heads, width {}", info.architecture.name(), info.layers, info.heads, info.dimension),
+            format!(
+                "{}: {} layers, {} heads, width {}",
+                info.architecture.name(),
+                info.layers,
+                info.heads,
+                info.dimension
+            ),
         ),
         ("parameters", format!("{:.1} million, stored as {}", info.parameters as f64 / 1e6, info.stored_as)),
         ("vocabulary", info.vocabulary.to_string()),
@@ -87,7 +93,9 @@ pub(crate) fn verify(arguments: &ModelArguments, reference: Option<&Path>) -> Re
         bail!("token ids differ from the reference for: {}", found.different_tokens.join(" | "));
     }
     if !close {
-        bail!("token states differ from the reference by more than {TOLERANCE:e} (16-bit: cosine {SMALLEST_COSINE})");
+        bail!(
+            "token states differ from the reference by more than {TOLERANCE:e} (16-bit: cosine {SMALLEST_COSINE})"
+        );
     }
     writeln!(out, "equal to the reference")?;
     Ok(())

@@ -42,7 +42,8 @@ impl Output {
             OutputFormat::Table => Self::Table(Box::new(anstream::stdout().lock())),
             OutputFormat::Json => Self::Json(Box::new(std::io::stdout().lock())),
             OutputFormat::Csv => {
-                let mut writer = csv::Writer::from_writer(Box::new(std::io::stdout().lock()) as Box<dyn Write>);
+                let mut writer =
+                    csv::Writer::from_writer(Box::new(std::io::stdout().lock()) as Box<dyn Write>);
                 writer.write_record(["query", "truncated", "rank", "target", "id", "score"])?;
                 Self::Csv(Box::new(writer))
             }
@@ -62,7 +63,14 @@ impl Output {
                 for hit in &record.hits {
                     let (rank, score) = (hit.rank.to_string(), hit.score.to_string());
                     let truncated = if record.truncated { "true" } else { "false" };
-                    writer.write_record([record.query, truncated, &rank, hit.target, hit.id.unwrap_or_default(), &score])?;
+                    writer.write_record([
+                        record.query,
+                        truncated,
+                        &rank,
+                        hit.target,
+                        hit.id.unwrap_or_default(),
+                        &score,
+                    ])?;
                 }
             }
             Self::Table(out) => out.write_all(table(record).as_bytes())?,

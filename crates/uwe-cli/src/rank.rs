@@ -58,7 +58,13 @@ fn record<'a>(
             } else {
                 None
             };
-            Ok(HitRecord { rank: index + 1, target: target.text(), id: target.id(), score: hit.score, evidence })
+            Ok(HitRecord {
+                rank: index + 1,
+                target: target.text(),
+                id: target.id(),
+                score: hit.score,
+                evidence,
+            })
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(RankingRecord { query, truncated: ranking.truncated, hits })
@@ -70,7 +76,9 @@ pub(crate) fn score(arguments: &ScoreArguments) -> Result<()> {
     let mut targets = Targets::new("--target", &[]);
     targets.push(&arguments.target, Vec::new());
     if targets.is_empty() || arguments.query.trim().is_empty() {
-        return Err(uwe::Error::Argument { name: "query and target", problem: "must not be empty".into() }.into());
+        return Err(
+            uwe::Error::Argument { name: "query and target", problem: "must not be empty".into() }.into()
+        );
     }
     let space = Space::in_memory(&encoder, &targets, BuildOptions { states: StateType::F32 })?;
     let ranker = Ranker::new(&encoder, &space, arguments.scoring.resolve())?;
@@ -81,7 +89,10 @@ pub(crate) fn score(arguments: &ScoreArguments) -> Result<()> {
     }
     output.flush()?;
     if rankings.iter().any(|ranking| ranking.truncated) || !space.truncated().is_empty() {
-        note(&format!("a text was cut at {} tokens; --max-tokens sets the limit", encoder.tokenizer().max_tokens()));
+        note(&format!(
+            "a text was cut at {} tokens; --max-tokens sets the limit",
+            encoder.tokenizer().max_tokens()
+        ));
     }
     Ok(())
 }

@@ -41,8 +41,10 @@ fn default_model() -> Result<PathBuf> {
     }
     places.extend(user_folder("XDG_DATA_HOME", ".local/share").map(|folder| folder.join("models")));
     for place in &places {
-        if let Some(folder) =
-            DEFAULT_MODELS.iter().map(|name| place.join(name)).find(|folder| folder.join("config.json").is_file())
+        if let Some(folder) = DEFAULT_MODELS
+            .iter()
+            .map(|name| place.join(name))
+            .find(|folder| folder.join("config.json").is_file())
         {
             return Ok(folder);
         }
@@ -74,7 +76,8 @@ pub(crate) fn starter_space(encoder: &Encoder) -> Result<Space> {
     let targets = starter_targets()?;
     let options = BuildOptions::default();
     let fingerprint = Space::fingerprint(encoder, &targets, options);
-    let file = user_folder("XDG_CACHE_HOME", ".cache").map(|folder| folder.join(format!("starter-{fingerprint}.space")));
+    let file = user_folder("XDG_CACHE_HOME", ".cache")
+        .map(|folder| folder.join(format!("starter-{fingerprint}.space")));
     if let Some(file) = &file {
         if let Ok(space) = Space::open(file) {
             return Ok(space);

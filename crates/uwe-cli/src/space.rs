@@ -43,7 +43,10 @@ pub(crate) fn build(arguments: &BuildArguments) -> Result<()> {
     let space = space?;
     if !space.truncated().is_empty() {
         let limit = encoder.tokenizer().max_tokens();
-        note(&format!("{} targets were cut at {limit} tokens; --max-tokens sets the limit", space.truncated().len()));
+        note(&format!(
+            "{} targets were cut at {limit} tokens; --max-tokens sets the limit",
+            space.truncated().len()
+        ));
     }
     note(&format!(
         "{}: {} targets, {:.1} MB, in {:.1} s",

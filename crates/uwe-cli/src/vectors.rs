@@ -42,16 +42,20 @@ pub(crate) fn embed(arguments: &EmbedArguments) -> Result<()> {
             let record = Record {
                 text,
                 truncated: tokens.truncated,
-                vector: (!arguments.tokens).then(|| {
-                    if arguments.raw { encoder.pool(states) } else { encoder.pool_to_unit(states) }
-                }),
+                vector: (!arguments.tokens)
+                    .then(|| if arguments.raw { encoder.pool(states) } else { encoder.pool_to_unit(states) }),
                 tokens: arguments.tokens.then(|| {
                     tokens
                         .ids
                         .iter()
                         .zip(&tokens.ranges)
                         .zip(rows)
-                        .map(|((id, range), state)| Token { id: *id, start: range.start, end: range.end, state })
+                        .map(|((id, range), state)| Token {
+                            id: *id,
+                            start: range.start,
+                            end: range.end,
+                            state,
+                        })
                         .collect()
                 }),
             };

@@ -22,7 +22,10 @@ impl Compute {
         if !set.is_available() {
             return Err(Error::Argument {
                 name: "kernels",
-                problem: format!("this processor has no {set}; its fastest set is {}", InstructionSet::detect()),
+                problem: format!(
+                    "this processor has no {set}; its fastest set is {}",
+                    InstructionSet::detect()
+                ),
             });
         }
         let threads =
@@ -52,7 +55,11 @@ impl Compute {
 
     /// Maps `jobs` to results in their order, one job a thread at a time, each thread with a workspace of
     /// its own. The first error in job order is returned.
-    pub(crate) fn map<J, W, R>(&self, jobs: Vec<J>, job: impl Fn(&mut W, J) -> Result<R> + Sync) -> Result<Vec<R>>
+    pub(crate) fn map<J, W, R>(
+        &self,
+        jobs: Vec<J>,
+        job: impl Fn(&mut W, J) -> Result<R> + Sync,
+    ) -> Result<Vec<R>>
     where
         J: Send,
         W: Default + Send,

@@ -86,7 +86,12 @@ impl Side<'_> {
 
 impl Evidence {
     /// Takes the score of a query and a target apart. `pooled` are the two pooled vectors.
-    pub(crate) fn explain(scoring: &Scoring, query: Side<'_>, target: Side<'_>, pooled: (&[f32], &[f32])) -> Result<Self> {
+    pub(crate) fn explain(
+        scoring: &Scoring,
+        query: Side<'_>,
+        target: Side<'_>,
+        pooled: (&[f32], &[f32]),
+    ) -> Result<Self> {
         let mut queries = query.vectors(scoring.special_tokens || scoring.scorer.pools_query());
         let mut targets = target.vectors(scoring.special_tokens || scoring.scorer.pools_query());
         if matches!(scoring.scorer, Scorer::SoftPooled { .. }) {
@@ -143,7 +148,12 @@ fn softmax(logits: Vec<f64>) -> Vec<f64> {
 }
 
 /// Weight of each pair's cosine in the score.
-fn weights(scorer: &Scorer, queries: &Vectors<'_>, targets: &Vectors<'_>, pooled: (&[f32], &[f32])) -> Vec<Vec<f64>> {
+fn weights(
+    scorer: &Scorer,
+    queries: &Vectors<'_>,
+    targets: &Vectors<'_>,
+    pooled: (&[f32], &[f32]),
+) -> Vec<Vec<f64>> {
     let (rows, columns) = (queries.rows.len(), targets.rows.len());
     let logit = |i: usize, j: usize, logits: Logits, temperature: f32| {
         let (q, y) = (queries.rows[i].0, targets.rows[j].0);
@@ -155,7 +165,8 @@ fn weights(scorer: &Scorer, queries: &Vectors<'_>, targets: &Vectors<'_>, pooled
         };
         value / f64::from(temperature)
     };
-    let scale = |reduction: Reduction| if reduction == Reduction::Mean { 1.0 / rows.max(1) as f64 } else { 1.0 };
+    let scale =
+        |reduction: Reduction| if reduction == Reduction::Mean { 1.0 / rows.max(1) as f64 } else { 1.0 };
     let over_query = |logits: Logits, temperature: f32, scale: f64| -> Vec<Vec<f64>> {
         let mut weights = vec![vec![0.0; columns]; rows];
         for j in 0..columns {

@@ -45,8 +45,12 @@ pub use compute::Compute;
 pub use error::{Error, Result};
 pub use evidence::{Evidence, Pair, TokenPlace};
 pub use kernel::{InstructionSet, Precision};
-pub use model::{Architecture, Encoded, Encoder, EncoderOptions, ModelInfo, Pooling, TokenStates, Verification};
+pub use model::{
+    Architecture, Encoded, Encoder, EncoderOptions, ModelInfo, Pooling, TokenStates, Verification,
+};
 pub use rank::{Hit, Ranker, Ranking, score_all};
 pub use score::{Axis, Logits, Reduction, Scorer, Scoring};
-pub use space::{BuildOptions, Columns, Format, Lines, Meta, Pillar, Progress, Space, StateType, Target, Targets};
+pub use space::{
+    BuildOptions, Columns, Format, Lines, Meta, Pillar, Progress, Space, StateType, Target, Targets,
+};
 pub use text::{DEFAULT_MAX_TOKENS, Tokenizer, Tokens};

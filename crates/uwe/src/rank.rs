@@ -63,7 +63,10 @@ impl<'a> Ranker<'a> {
     /// [`Error::Space`] when the space turns out to be damaged, [`Error::Argument`] for a `top` of 0.
     pub fn rank_encoded(&self, queries: &Encoded, top: usize) -> Result<Vec<Ranking>> {
         if top == 0 {
-            return Err(Error::Argument { name: "top", problem: "0 hits are none; ask for 1 or more".into() });
+            return Err(Error::Argument {
+                name: "top",
+                problem: "0 hits are none; ask for 1 or more".into(),
+            });
         }
         let prepared = Prepared::new(self, &queries.states)?;
         let mut rankings = Vec::with_capacity(queries.tokens.len());
@@ -75,7 +78,11 @@ impl<'a> Ranker<'a> {
                 .zip(truncated)
                 .map(|(best, truncated)| Ranking {
                     truncated,
-                    hits: best.into_sorted().into_iter().map(|(score, target)| Hit { target, score }).collect(),
+                    hits: best
+                        .into_sorted()
+                        .into_iter()
+                        .map(|(score, target)| Hit { target, score })
+                        .collect(),
                 })
                 .collect();
             rankings.extend(tile);
@@ -89,7 +96,10 @@ impl<'a> Ranker<'a> {
     /// [`Error::Argument`] for an index beyond the queries or targets.
     pub fn evidence(&self, query: &str, target: usize) -> Result<Evidence> {
         let text = self.space.target(target).map(|target| target.text().to_string()).ok_or_else(|| {
-            Error::Argument { name: "target", problem: format!("{target} is beyond the {} targets", self.space.len()) }
+            Error::Argument {
+                name: "target",
+                problem: format!("{target} is beyond the {} targets", self.space.len()),
+            }
         })?;
         let encoded = self.encoder.encode(&[query])?;
         let (special, pooling) = (self.encoder.tokenizer().special_tokens(), self.encoder.info().pooling);
@@ -113,7 +123,12 @@ impl<'a> Ranker<'a> {
 ///
 /// # Errors
 /// [`Error::Argument`] when the dimensions differ, [`Error::Space`] when the space is damaged.
-pub fn score_all(compute: &Compute, queries: &TokenStates, space: &Space, scoring: &Scoring) -> Result<Vec<Vec<f32>>> {
+pub fn score_all(
+    compute: &Compute,
+    queries: &TokenStates,
+    space: &Space,
+    scoring: &Scoring,
+) -> Result<Vec<Vec<f32>>> {
     let special = space.meta().special_tokens;
     let prepared = Prepared::gather(compute, queries, (space, special), (scoring, Pooling::Mean))?;
     let mut rows = Vec::with_capacity(queries.len());
@@ -168,7 +183,12 @@ impl<'a> Prepared<'a> {
             offsets.push(values.len() / dimension);
         }
         let inverse_norms = values.chunks_exact(dimension).map(inverse_norm).collect();
-        Ok(Self { compute, space, scoring, tokens: QueryTokens { states: values, inverse_norms, offsets, dimension } })
+        Ok(Self {
+            compute,
+            space,
+            scoring,
+            tokens: QueryTokens { states: values, inverse_norms, offsets, dimension },
+        })
     }
 
     /// The queries in groups of at most `size`.
@@ -247,7 +267,9 @@ impl<'a> Prepared<'a> {
             for (offset, scores) in part.iter().enumerate() {
                 let targets = &order[(start + offset) * LANES..(start + offset + 1) * LANES];
                 for (row, scores) in rows.iter_mut().zip(scores.chunks_exact(LANES)) {
-                    for (target, score) in targets.iter().zip(scores).filter(|(target, _)| **target != u32::MAX) {
+                    for (target, score) in
+                        targets.iter().zip(scores).filter(|(target, _)| **target != u32::MAX)
+                    {
                         row[*target as usize] = *score;
                     }
                 }

@@ -33,9 +33,14 @@ impl Tokenizer {
     pub(crate) fn open(file: &Path, max_tokens: usize) -> Result<Self> {
         let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
         let unsound = |problem: String| {
-            Error::model(file, problem, "get the tokenizer again, as a `tokenizer.json` of Hugging Face's format")
+            Error::model(
+                file,
+                problem,
+                "get the tokenizer again, as a `tokenizer.json` of Hugging Face's format",
+            )
         };
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| unsound(error.to_string()))?;
+        let mut inner =
+            tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| unsound(error.to_string()))?;
         inner.with_truncation(None).map_err(|error| unsound(error.to_string()))?;
         inner.with_padding(None);
         let probe = inner.encode("a", true).map_err(|error| unsound(error.to_string()))?;

@@ -7,8 +7,8 @@
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 use uwe::{
-    Axis, Compute, Encoder, EncoderOptions, InstructionSet, Logits, Precision, Reduction, Scorer, Scoring, Space,
-    StateType, TokenStates, score_all,
+    Axis, Compute, Encoder, EncoderOptions, InstructionSet, Logits, Precision, Reduction, Scorer, Scoring,
+    Space, StateType, TokenStates, score_all,
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -60,9 +60,9 @@ fn with_weights_as(name: &str, dtype: safetensors::Dtype) -> tempfile::TempDir {
             (name, view.shape().to_vec(), data)
         })
         .collect();
-    let views = converted
-        .iter()
-        .map(|(name, shape, data)| (name, safetensors::tensor::TensorView::new(dtype, shape.clone(), data).unwrap()));
+    let views = converted.iter().map(|(name, shape, data)| {
+        (name, safetensors::tensor::TensorView::new(dtype, shape.clone(), data).unwrap())
+    });
     safetensors::serialize_to_file(views, None, &copy.path().join("model.safetensors")).unwrap();
     copy
 }
@@ -224,7 +224,8 @@ fn the_full_reference_is_met() {
             .chunks_exact(8)
             .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
             .collect();
-        let own: Vec<i64> = encoded.tokens.iter().flat_map(|t| t.ids.iter().map(|id| i64::from(*id))).collect();
+        let own: Vec<i64> =
+            encoded.tokens.iter().flat_map(|t| t.ids.iter().map(|id| i64::from(*id))).collect();
         assert_eq!(own, ids, "{name}");
         let pooled: Vec<f32> = (0..50).flat_map(|i| encoder.pool(encoded.states.text(i))).collect();
         let unit: Vec<f32> = (0..50).flat_map(|i| encoder.pool_to_unit(encoded.states.text(i))).collect();
@@ -251,8 +252,11 @@ fn full_scores(folder: &Path) -> usize {
         (SafeTensors::deserialize(&two_sided).unwrap(), SafeTensors::deserialize(&pooled).unwrap());
     let side = |name: &str| {
         let offsets = two_sided.tensor(&format!("{name}_offsets")).unwrap();
-        let offsets =
-            offsets.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as usize).collect();
+        let offsets = offsets
+            .data()
+            .chunks_exact(8)
+            .map(|b| i64::from_le_bytes(b.try_into().unwrap()) as usize)
+            .collect();
         let states = format!("{name}_token_embeddings");
         let dimension = two_sided.tensor(&states).unwrap().shape()[1];
         TokenStates::new(real(&two_sided, &states), offsets, dimension).unwrap()
@@ -294,7 +298,8 @@ fn full_scores(folder: &Path) -> usize {
             _ => continue,
         };
         let expected = real(tensors, name);
-        let scores = score_all(&compute, &queries, &space, &Scoring { scorer, special_tokens: true }).unwrap();
+        let scores =
+            score_all(&compute, &queries, &space, &Scoring { scorer, special_tokens: true }).unwrap();
         for (score, expected) in scores.concat().iter().zip(&expected) {
             assert!((score - expected).abs() < 1e-5, "{name}: {score}, not {expected}");
         }

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use std::path::Path;
 use uwe::{
-    Axis, BuildOptions, Compute, Encoder, EncoderOptions, InstructionSet, Logits, Precision, Ranker, Reduction,
-    Scorer, Scoring, Space, StateType, Targets, TokenStates, score_all,
+    Axis, BuildOptions, Compute, Encoder, EncoderOptions, InstructionSet, Logits, Precision, Ranker,
+    Reduction, Scorer, Scoring, Space, StateType, Targets, TokenStates, score_all,
 };
 
 fn encoder(name: &str, batch_tokens: usize, threads: usize, set: Option<InstructionSet>) -> Encoder {
@@ -32,7 +32,10 @@ fn scorers() -> Vec<Scorer> {
 
 /// A text of the given number of one-character words; each is one token of the tiny vocabulary.
 fn text_of(words: usize, seed: usize) -> String {
-    (0..words).map(|i| char::from(b'a' + ((i * 7 + seed * 11) % 26) as u8).to_string()).collect::<Vec<_>>().join(" ")
+    (0..words)
+        .map(|i| char::from(b'a' + ((i * 7 + seed * 11) % 26) as u8).to_string())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Texts of every length from 1 to 64 tokens and beyond the limit.
@@ -71,7 +74,11 @@ fn narrow_precisions_do_not_depend_on_neighbours_either() {
         let encoder = Encoder::open(&folder, options, Compute::new(2, None).unwrap()).unwrap();
         let all = encoder.encode(&texts).unwrap();
         for (index, text) in texts.iter().enumerate() {
-            assert_eq!(all.states.text(index), encoder.encode(&[text]).unwrap().states.values(), "{precision}");
+            assert_eq!(
+                all.states.text(index),
+                encoder.encode(&[text]).unwrap().states.values(),
+                "{precision}"
+            );
         }
     }
 }
@@ -207,7 +214,9 @@ fn a_text_of_a_megabyte_is_cut_quickly_and_like_its_beginning() {
     let tokens = encoder.tokenizer().tokenize(&long).unwrap();
     assert!(tokens.truncated);
     assert_eq!(tokens, encoder.tokenizer().tokenize(&long[..5000]).unwrap());
-    for one_word in ["x".repeat(1 << 20), "\0".repeat(1 << 20), "a\u{301}".repeat(1 << 19), "(".repeat(1 << 20)] {
+    for one_word in
+        ["x".repeat(1 << 20), "\0".repeat(1 << 20), "a\u{301}".repeat(1 << 19), "(".repeat(1 << 20)]
+    {
         let tokens = encoder.tokenizer().tokenize(&one_word).unwrap();
         assert!(tokens.ids.len() <= 64);
     }

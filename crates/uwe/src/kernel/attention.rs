@@ -197,12 +197,7 @@ mod tests {
                 (0..tokens * 3 * width).map(|i| ((i * 7919) % 2003) as f32 / 500.0 - 2.0).collect();
             let mut scratch = Scratch::default();
             let mut expected = Vec::new();
-            attention.apply(
-                InstructionSet::Scalar,
-                &projected,
-                &offsets,
-                (&mut expected, &mut scratch),
-            );
+            attention.apply(InstructionSet::Scalar, &projected, &offsets, (&mut expected, &mut scratch));
             for bounds in offsets.windows(2) {
                 let part = &projected[bounds[0] * 3 * width..bounds[1] * 3 * width];
                 let exact = reference(&attention, part, bounds[1] - bounds[0]);

@@ -522,17 +522,24 @@ mod tests {
             let halves: Vec<u16> = states.iter().map(|x| half::f16::from_f32(*x).to_bits()).collect();
             for pass in passes() {
                 let mut expected = vec![f32::NAN; queries.len() * LANES];
-                let panel =
-                    PanelView { states: States::F16(&halves), inverse_norms: &norms };
+                let panel = PanelView { states: States::F16(&halves), inverse_norms: &norms };
                 let mut dots = Vec::new();
-                pass.score_panel(InstructionSet::Scalar, &queries, (&panel, &ranges), (&mut dots, &mut expected));
+                pass.score_panel(
+                    InstructionSet::Scalar,
+                    &queries,
+                    (&panel, &ranges),
+                    (&mut dots, &mut expected),
+                );
                 for query in 0..queries.len() {
                     let tokens = &queries.states
                         [queries.offsets[query] * dimension..queries.offsets[query + 1] * dimension];
                     for lane in 0..LANES {
                         let exact = reference::score(&pass, tokens, &targets[lane], dimension);
                         let score = f64::from(expected[query * LANES + lane]);
-                        assert!((score - exact).abs() < 1e-4 * exact.abs().max(1.0), "{pass:?} {score} {exact}");
+                        assert!(
+                            (score - exact).abs() < 1e-4 * exact.abs().max(1.0),
+                            "{pass:?} {score} {exact}"
+                        );
                     }
                 }
                 for set in InstructionSet::all() {
@@ -557,13 +564,15 @@ mod tests {
         };
         let mut ranges = [(0, 1); LANES];
         ranges[5] = (0, 0);
-        let panel = PanelView {
-            states: States::F32(&[1.0; 8 * LANES]),
-            inverse_norms: &[0.5; LANES],
-        };
+        let panel = PanelView { states: States::F32(&[1.0; 8 * LANES]), inverse_norms: &[0.5; LANES] };
         for pass in passes() {
             let mut scores = vec![f32::NAN; 2 * LANES];
-            pass.score_panel(InstructionSet::detect(), &queries, (&panel, &ranges), (&mut Vec::new(), &mut scores));
+            pass.score_panel(
+                InstructionSet::detect(),
+                &queries,
+                (&panel, &ranges),
+                (&mut Vec::new(), &mut scores),
+            );
             assert_eq!(scores, vec![0.0; 2 * LANES], "{pass:?}");
         }
     }

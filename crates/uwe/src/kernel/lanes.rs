@@ -539,7 +539,8 @@ mod tests {
         #[inline(always)]
         fn run<L: Lanes>(self) -> Self::Output {
             let table: [f32; LANES] = std::array::from_fn(|entry| entry as f32 * 1.5 - 3.0);
-            let halves: [u16; LANES] = std::array::from_fn(|lane| half::f16::from_f32(self.a[lane]).to_bits());
+            let halves: [u16; LANES] =
+                std::array::from_fn(|lane| half::f16::from_f32(self.a[lane]).to_bits());
             // SAFETY: all arrays have sixteen entries.
             let (a, b, h) =
                 unsafe { (L::load(self.a.as_ptr()), L::load(self.b.as_ptr()), L::load_f16(halves.as_ptr())) };

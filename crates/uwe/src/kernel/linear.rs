@@ -8,10 +8,10 @@
 //! This file holds the reference precision, `f32`; `narrow` holds the 16-bit ones. An 8-bit one would join
 //! as one more variant of [`Packed`].
 
+use super::Precision;
 use super::buffer::Buffer;
 use super::lanes::{InstructionSet, LANES, Lanes, Operation};
 use super::narrow::{self, NarrowWeights};
-use super::Precision;
 
 /// Rows that one pass over all panels serves: their inputs stay in the second-level cache.
 pub(super) const ROW_BLOCK: usize = 128;
@@ -239,9 +239,11 @@ mod tests {
             for rows in (0..=33).chain([64, 65]) {
                 let input = numbers(rows * inputs, 3);
                 let mut expected = Vec::new();
-                Linear::new(InstructionSet::Scalar, Precision::F32, &weights, bias.clone())
-                    .unwrap()
-                    .apply(&input, &mut expected, &mut scratch);
+                Linear::new(InstructionSet::Scalar, Precision::F32, &weights, bias.clone()).unwrap().apply(
+                    &input,
+                    &mut expected,
+                    &mut scratch,
+                );
                 for row in 0..rows {
                     for column in 0..outputs {
                         let exact: f64 = (0..inputs)
@@ -255,9 +257,11 @@ mod tests {
                 }
                 for set in InstructionSet::all() {
                     let mut output = vec![f32::NAN; 7];
-                    Linear::new(set, Precision::F32, &weights, bias.clone())
-                        .unwrap()
-                        .apply(&input, &mut output, &mut scratch);
+                    Linear::new(set, Precision::F32, &weights, bias.clone()).unwrap().apply(
+                        &input,
+                        &mut output,
+                        &mut scratch,
+                    );
                     assert_eq!(output, expected, "{set} {rows} x {inputs} x {outputs}");
                 }
             }

@@ -66,9 +66,8 @@ fn normal_tail(x: f64) -> f64 {
 /// `[-radius, radius]` (Newton's divided differences, expanded).
 fn interpolate(function: impl Fn(f64) -> f64, radius: f64) -> [f64; TAIL_DEGREE + 1] {
     const COUNT: usize = TAIL_DEGREE + 1;
-    let nodes: [f64; COUNT] = std::array::from_fn(|k| {
-        radius * (std::f64::consts::PI * (k as f64 + 0.5) / COUNT as f64).cos()
-    });
+    let nodes: [f64; COUNT] =
+        std::array::from_fn(|k| radius * (std::f64::consts::PI * (k as f64 + 0.5) / COUNT as f64).cos());
     let mut differences = nodes.map(&function);
     for order in 1..COUNT {
         for k in (order..COUNT).rev() {
@@ -168,7 +167,10 @@ mod tests {
             let wide = f64::from(*x);
             let tail = normal_tail(wide.abs());
             let exact = if wide < 0.0 { wide * tail } else { wide * (1.0 - tail) };
-            assert!((f64::from(*y) - exact).abs() < 2e-7 * wide.abs().max(1.0), "gelu({x}) = {y}, not {exact}");
+            assert!(
+                (f64::from(*y) - exact).abs() < 2e-7 * wide.abs().max(1.0),
+                "gelu({x}) = {y}, not {exact}"
+            );
         }
         for set in InstructionSet::all() {
             let mut values = xs.clone();

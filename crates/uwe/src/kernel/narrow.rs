@@ -10,10 +10,10 @@
 //!   times the largest input stays below 2^31. That bound is checked weight by weight when packing, so it
 //!   holds for any input.
 
-use super::buffer::Buffer;
-use super::linear::Scratch;
 use super::Precision;
+use super::buffer::Buffer;
 use super::lanes::LANES;
+use super::linear::Scratch;
 
 /// Packed 16-bit weights.
 #[derive(Debug)]

@@ -123,12 +123,14 @@ fn modules(folder: &Path) -> Result<(PathBuf, Pooling)> {
         // A plain transformers folder: sentence-transformers itself would add mean pooling.
         return Ok((folder.to_path_buf(), Pooling::Mean));
     }
-    let list: Vec<Module> = serde_json::from_value(json(&file)?)
-        .map_err(|error| Error::model(&file, format!("is no list of modules: {error}"), "get the file again"))?;
+    let list: Vec<Module> = serde_json::from_value(json(&file)?).map_err(|error| {
+        Error::model(&file, format!("is no list of modules: {error}"), "get the file again")
+    })?;
     let (mut transformer, mut pooling) = (None, Pooling::Mean);
     for (index, module) in list.iter().enumerate() {
-        let path = inside(folder, &module.path)
-            .ok_or_else(|| Error::model(&file, format!("module path `{}` leaves the folder", module.path), ""))?;
+        let path = inside(folder, &module.path).ok_or_else(|| {
+            Error::model(&file, format!("module path `{}` leaves the folder", module.path), "")
+        })?;
         match module.kind.rsplit('.').next().unwrap_or_default() {
             "Transformer" if index == 0 => transformer = Some(path),
             "Pooling" => pooling = read_pooling(&path.join("config.json"))?,
@@ -142,8 +144,9 @@ fn modules(folder: &Path) -> Result<(PathBuf, Pooling)> {
             }
         }
     }
-    let transformer = transformer
-        .ok_or_else(|| Error::model(&file, "names no Transformer", "the first module must be a Transformer"))?;
+    let transformer = transformer.ok_or_else(|| {
+        Error::model(&file, "names no Transformer", "the first module must be a Transformer")
+    })?;
     Ok((transformer, pooling))
 }
 
@@ -176,7 +179,10 @@ fn read_pooling(file: &Path) -> Result<Pooling> {
         ["cls"] => Ok(Pooling::FirstToken),
         _ => Err(Error::model(
             file,
-            format!("pooling `{}` is not known", if modes.is_empty() { "none".into() } else { modes.join("+") }),
+            format!(
+                "pooling `{}` is not known",
+                if modes.is_empty() { "none".into() } else { modes.join("+") }
+            ),
             "poolings that can be served: mean, cls",
         )),
     }
@@ -211,7 +217,11 @@ fn weights(folder: &Path) -> Result<PathBuf> {
 fn config(file: &Path) -> Result<Config> {
     let value = json(file)?;
     let wrong = |field: &str, problem: String| {
-        Error::model(file, format!("field `{field}` {problem}"), "the file does not describe a BERT or MPNet encoder")
+        Error::model(
+            file,
+            format!("field `{field}` {problem}"),
+            "the file does not describe a BERT or MPNet encoder",
+        )
     };
     let number = |field: &str| -> Result<usize> {
         let found = value.get(field).ok_or_else(|| wrong(field, "is missing".into()))?;
@@ -259,7 +269,9 @@ fn config(file: &Path) -> Result<Config> {
         first_position: match architecture {
             Architecture::Bert => 0,
             // Positions start behind the padding id, which is 1 for MPNet unless the file says otherwise.
-            Architecture::MpNet => value.get("pad_token_id").and_then(Value::as_u64).unwrap_or(1) as usize + 1,
+            Architecture::MpNet => {
+                value.get("pad_token_id").and_then(Value::as_u64).unwrap_or(1) as usize + 1
+            }
         },
         epsilon,
         buckets: match architecture {
@@ -271,7 +283,10 @@ fn config(file: &Path) -> Result<Config> {
     if !config.hidden.is_multiple_of(config.heads) || !(config.hidden / config.heads).is_multiple_of(lanes) {
         return Err(wrong(
             "num_attention_heads",
-            format!("gives heads of {}/{}; a head's width must be a multiple of {lanes}", config.hidden, config.heads),
+            format!(
+                "gives heads of {}/{}; a head's width must be a multiple of {lanes}",
+                config.hidden, config.heads
+            ),
         ));
     }
     if !config.intermediate.is_multiple_of(lanes) {
@@ -356,7 +371,9 @@ mod tests {
         let (error, hint) = refused(&[("modules.json", &pooled), ("1_Pooling/config.json", max)]);
         assert!(error.contains("pooling `max`") && hint.contains("mean"), "{error}");
         let both = r#"{"pooling_mode":["mean","max"]}"#;
-        assert!(refused(&[("modules.json", &pooled), ("1_Pooling/config.json", both)]).0.contains("mean+max"));
+        assert!(
+            refused(&[("modules.json", &pooled), ("1_Pooling/config.json", both)]).0.contains("mean+max")
+        );
         assert!(refused(&[("config.json", r#"{"model_type":"roberta"}"#)]).0.contains("`roberta`"));
         let relu = BERT.replace("\"gelu\"", "\"relu\"");
         assert!(refused(&[("config.json", &relu)]).0.contains("`hidden_act` is `relu`"));

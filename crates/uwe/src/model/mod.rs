@@ -114,8 +114,8 @@ impl Encoder {
             (tokenizer.join(), loaded)
         });
         let loaded = loaded?;
-        let tokenizer =
-            tokenizer.unwrap_or_else(|_| Err(Error::Tokenizer("the tokenizer file stops its reader".into())))?;
+        let tokenizer = tokenizer
+            .unwrap_or_else(|_| Err(Error::Tokenizer("the tokenizer file stops its reader".into())))?;
         if tokenizer.vocabulary_size() > config.vocabulary {
             return Err(Error::model(
                 &tokenizer_file,

@@ -67,7 +67,12 @@ const BERT: Names = Names {
         "embeddings.position_embeddings.weight",
         "embeddings.token_type_embeddings.weight",
     ],
-    attention: ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"],
+    attention: [
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.output.dense",
+    ],
     attention_norm: "attention.output.LayerNorm",
 };
 
@@ -133,8 +138,7 @@ impl Network {
     ) -> Result<Loaded> {
         let names = if config.architecture == Architecture::Bert { BERT } else { MPNET };
         let hidden = config.hidden;
-        let mut reader =
-            Reader { tensors, hasher: blake3::Hasher::new(), parameters: 0, stored_as: "f32" };
+        let mut reader = Reader { tensors, hasher: blake3::Hasher::new(), parameters: 0, stored_as: "f32" };
         reader.hasher.update(
             format!(
                 "{} heads {} epsilon {:e} first position {}\n",
@@ -150,9 +154,8 @@ impl Network {
         positions.drain(..config.first_position * hidden);
         if config.architecture == Architecture::Bert {
             // A single text is all of type 0; the table has as many rows as the model has types.
-            let types = (1..=16)
-                .find(|rows| tensors.get(names.embeddings[2], &[*rows, hidden]).is_ok())
-                .unwrap_or(2);
+            let types =
+                (1..=16).find(|rows| tensors.get(names.embeddings[2], &[*rows, hidden]).is_ok()).unwrap_or(2);
             let types = reader.values(names.embeddings[2], &[types, hidden])?;
             for row in positions.chunks_exact_mut(hidden) {
                 row.iter_mut().zip(&types).for_each(|(position, kind)| *position += kind);
@@ -187,10 +190,8 @@ impl Network {
         let attention = Attention { heads: config.heads, head_width: hidden / config.heads, bias };
         let layers = compute.map(raw, |_: &mut (), layer| {
             let pack = |(weights, bias): (Vec<f32>, Vec<f32>)| {
-                Linear::new(compute.instruction_set(), precision, &weights, bias).map_err(|source| Error::Io {
-                    action: "allocate memory for",
-                    path: "packed weights".into(),
-                    source,
+                Linear::new(compute.instruction_set(), precision, &weights, bias).map_err(|source| {
+                    Error::Io { action: "allocate memory for", path: "packed weights".into(), source }
                 })
             };
             let [project, mix, widen, narrow] = layer.linear;
@@ -221,7 +222,13 @@ impl Network {
     /// Token states of a ragged batch, one row a token, into `states`.
     ///
     /// Ids must be in the vocabulary and no text longer than the position table.
-    pub(crate) fn forward(&self, compute: &Compute, batch: &[&[u32]], states: &mut [f32], work: &mut Workspace) {
+    pub(crate) fn forward(
+        &self,
+        compute: &Compute,
+        batch: &[&[u32]],
+        states: &mut [f32],
+        work: &mut Workspace,
+    ) {
         let set = compute.instruction_set();
         let mut offsets = vec![0];
         for ids in batch {

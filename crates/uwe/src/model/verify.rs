@@ -37,16 +37,16 @@ impl Encoder {
         let unsound = |problem: String| {
             Error::model(reference, problem, "make a reference with crates/uwe/tests/golden/generate.py")
         };
-        let tensors =
-            SafeTensors::deserialize(&bytes).map_err(|error| unsound(format!("is no safetensors file: {error}")))?;
+        let tensors = SafeTensors::deserialize(&bytes)
+            .map_err(|error| unsound(format!("is no safetensors file: {error}")))?;
         let (_, header) = SafeTensors::read_metadata(&bytes)
             .map_err(|error| unsound(format!("is no safetensors file: {error}")))?;
         let entry = |name: &str| {
             let value = header.metadata().as_ref().and_then(|entries| entries.get(name));
             value.ok_or_else(|| unsound(format!("has no `{name}` in its metadata")))
         };
-        let texts: Vec<String> =
-            serde_json::from_str(entry("texts")?).map_err(|error| unsound(format!("has unsound texts: {error}")))?;
+        let texts: Vec<String> = serde_json::from_str(entry("texts")?)
+            .map_err(|error| unsound(format!("has unsound texts: {error}")))?;
         let limit = entry("max_tokens")?;
         if *limit != self.tokenizer.max_tokens().to_string() {
             return Err(Error::Argument {
@@ -99,7 +99,8 @@ impl Encoder {
                 continue;
             }
             let own = encoded.states.text(index);
-            found.largest_state_difference = found.largest_state_difference.max(largest_difference(own, expected));
+            found.largest_state_difference =
+                found.largest_state_difference.max(largest_difference(own, expected));
             for (a, b) in own.chunks_exact(dimension).zip(expected.chunks_exact(dimension)) {
                 found.smallest_cosine = found.smallest_cosine.min(cosine(a, b));
             }

@@ -100,7 +100,11 @@ impl Space {
     ///
     /// # Errors
     /// [`Error::Argument`] when there is no text, one without a token, or one too long.
-    pub fn from_states(states: &TokenStates, special_tokens: (usize, usize), stored: StateType) -> Result<Self> {
+    pub fn from_states(
+        states: &TokenStates,
+        special_tokens: (usize, usize),
+        stored: StateType,
+    ) -> Result<Self> {
         let mut targets = Targets::new("<token states>", &["id"]);
         for index in 0..states.len() {
             targets.push(&index.to_string(), Vec::new());
@@ -109,7 +113,10 @@ impl Space {
         for bounds in states.offsets().windows(2) {
             let length = u16::try_from(bounds[1] - bounds[0]).unwrap_or(0);
             if usize::from(length) < (special_tokens.0 + special_tokens.1).max(1) {
-                return Err(Error::Argument { name: "token states", problem: "a text has no token, or too many".into() });
+                return Err(Error::Argument {
+                    name: "token states",
+                    problem: "a text has no token, or too many".into(),
+                });
             }
             lengths.push(length);
         }

@@ -224,7 +224,9 @@ impl Layout {
         }
         let version = u32_at(bytes, 8);
         if version != VERSION {
-            return Err(wrong(&format!("has format version {version}; this program reads version {VERSION}")));
+            return Err(wrong(&format!(
+                "has format version {version}; this program reads version {VERSION}"
+            )));
         }
         let header = bytes.get(..header_length()).ok_or_else(|| wrong("ends within its header"))?;
         if crc32fast::hash(&header[..header.len() - 4]) != u32_at(header, header.len() - 4) {
@@ -235,7 +237,10 @@ impl Layout {
         }
         let length = u64_at(header, 16);
         if length != bytes.len() as u64 {
-            return Err(wrong(&format!("is {} bytes long and should be {length}: it is cut off", bytes.len())));
+            return Err(wrong(&format!(
+                "is {} bytes long and should be {length}: it is cut off",
+                bytes.len()
+            )));
         }
         let mut sections = Vec::new();
         let mut expected = header_length();
@@ -270,7 +275,10 @@ impl Layout {
         if crc32fast::hash(&bytes[range.start..padded(range.end)]) == *crc {
             Ok(())
         } else {
-            Err(Error::space(path, format!("has a damaged section `{}` (its checksum does not match)", section.name())))
+            Err(Error::space(
+                path,
+                format!("has a damaged section `{}` (its checksum does not match)", section.name()),
+            ))
         }
     }
 

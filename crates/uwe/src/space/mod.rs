@@ -77,7 +77,8 @@ impl Space {
     /// checksums were forged.
     fn check_structure(&self) -> Result<()> {
         let Meta { targets, dimension, states, ref columns, special_tokens, .. } = self.meta;
-        let wrong = |what: &str| Err(Error::space(&self.path, format!("has {what} that do not fit together")));
+        let wrong =
+            |what: &str| Err(Error::space(&self.path, format!("has {what} that do not fit together")));
         let panels = self.panel_count();
         let slots = panels * LANES;
         let lengths: &[u16] = self.section(Section::Lengths)?;

@@ -204,7 +204,10 @@ impl<R: BufRead> Iterator for Lines<R> {
         while bytes.last().is_some_and(|byte| *byte == b'\n' || *byte == b'\r') {
             bytes.pop();
         }
-        Some(String::from_utf8(bytes).map_err(|_| input(&self.name, Some(self.line), "is not valid UTF-8", UTF_8)))
+        Some(
+            String::from_utf8(bytes)
+                .map_err(|_| input(&self.name, Some(self.line), "is not valid UTF-8", UTF_8)),
+        )
     }
 }
 
@@ -276,8 +279,12 @@ fn delimited(reader: impl Read, file: &str, delimiter: u8, wanted: &Columns) -> 
             other => input(file, line, format!("{other:?}"), "the file must be CSV with a header line"),
         }
     };
-    let names: Vec<String> =
-        reader.headers().map_err(broken)?.iter().map(|name| name.trim_start_matches('\u{feff}').to_string()).collect();
+    let names: Vec<String> = reader
+        .headers()
+        .map_err(broken)?
+        .iter()
+        .map(|name| name.trim_start_matches('\u{feff}').to_string())
+        .collect();
     let places = Places::find(&names, wanted, file)?;
     let mut targets = places.targets(&names, file);
     for record in reader.records() {
@@ -294,9 +301,15 @@ fn json_lines(reader: impl Read, file: &str, wanted: &Columns) -> Result<Targets
         if line.trim().is_empty() {
             continue;
         }
-        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&line).map_err(|error| {
-            input(file, Some(number), format!("is no JSON object: {error}"), "the file must hold one object a line")
-        })?;
+        let object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&line).map_err(|error| {
+                input(
+                    file,
+                    Some(number),
+                    format!("is no JSON object: {error}"),
+                    "the file must hold one object a line",
+                )
+            })?;
         let (names, places, targets) = match &mut state {
             Some(state) => state,
             None => {
@@ -351,11 +364,16 @@ fn esco(path: &Path, pillar: Pillar) -> Result<Targets> {
     if path.is_dir() {
         let names = std::fs::read_dir(path)
             .and_then(|entries| {
-                entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<std::io::Result<_>>()
+                entries
+                    .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                    .collect::<std::io::Result<_>>()
             })
             .map_err(Error::io("read", path))?;
         let file = path.join(choose(names)?);
-        return esco_table(std::fs::File::open(&file).map_err(Error::io("open", &file))?, &file.display().to_string());
+        return esco_table(
+            std::fs::File::open(&file).map_err(Error::io("open", &file))?,
+            &file.display().to_string(),
+        );
     }
     let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
     let name = path.display().to_string();
