@@ -4,6 +4,14 @@
 //! tests are ignored unless `UWE_ENCODERS` names a folder that holds them (`scripts/get-encoder` fetches
 //! them, `scripts/test` then runs them).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by a panic"
+)]
+
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 use uwe::{

@@ -1,5 +1,13 @@
 //! What must not matter does not: neighbours, batches, threads, instruction sets, chunks, order of targets.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by a panic"
+)]
+
 use proptest::prelude::*;
 use std::path::Path;
 use uwe::{

@@ -1,5 +1,13 @@
 //! Space files: every bit is guarded, a file is whole or absent, and bad places are told.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by a panic"
+)]
+
 use std::path::{Path, PathBuf};
 use uwe::{
     BuildOptions, Compute, Encoder, EncoderOptions, Error, Ranker, Scorer, Scoring, Space, StateType, Targets,
