@@ -99,7 +99,7 @@ def scoring(paths, folder, scorer, queries, rounds):
         measured[f"torch {engine}"] = lambda engine=engine: peer(
             do="score", engine=engine, folder=folder, scorer=scorer, threads=2, targets=paths["short"],
             queries=paths[queries], rounds=rounds)
-    return turns(1, measured)
+    return turns(4 if rounds > 1 else 1, measured)
 
 
 def precisions():
@@ -185,7 +185,7 @@ if __name__ == "__main__":
             if "one" in options.only:
                 measured[f"one text, {name}"] = latency(paths, folder, graph, 300 if small else 60)
             if "encode" in options.only:
-                measured[f"encode, {name}, 1,000 sentences"] = encoding(paths, folder, graph, "sentences", 3)
+                measured[f"encode, {name}, 1,000 sentences"] = encoding(paths, folder, graph, "sentences", 3 if small else 1)
                 if small:
                     measured[f"encode, {name}, 14,000 short"] = encoding(paths, folder, graph, "short", 2)
             if "score" in options.only:

@@ -11,8 +11,8 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 use uwe::{
-    Axis, BuildOptions, Compute, Encoder, EncoderOptions, Logits, Precision, Ranker, Reduction, Scorer, Scoring,
-    Space, Targets,
+    Axis, BuildOptions, Compute, Encoder, EncoderOptions, Logits, Precision, Ranker, Reduction, Scorer,
+    Scoring, Space, Targets,
 };
 
 /// Processor seconds of this process so far (all threads), where the system tells.
@@ -29,13 +29,18 @@ fn lines(path: &str) -> Result<Vec<String>, Box<dyn Error>> {
 }
 
 fn open(folder: &str, precision: &str, threads: &str) -> Result<Encoder, Box<dyn Error>> {
-    let precision = Precision::all().into_iter().find(|p| p.name() == precision).ok_or("no such precision")?;
+    let precision =
+        Precision::all().into_iter().find(|p| p.name() == precision).ok_or("no such precision")?;
     let options = EncoderOptions { precision, ..EncoderOptions::default() };
     Ok(Encoder::open(Path::new(folder), options, Compute::new(threads.parse()?, None)?)?)
 }
 
-fn rounds<T>(count: usize, mut work: impl FnMut() -> uwe::Result<T>) -> Result<serde_json::Value, Box<dyn Error>> {
-    work()?;
+fn rounds<T>(
+    count: usize,
+    warm_up: impl FnOnce() -> uwe::Result<T>,
+    mut work: impl FnMut() -> uwe::Result<T>,
+) -> Result<serde_json::Value, Box<dyn Error>> {
+    warm_up()?;
     let (mut wall, mut cpu) = (Vec::new(), Vec::new());
     for _ in 0..count {
         let (started, used) = (Instant::now(), cpu_seconds());
@@ -52,7 +57,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let result = match arguments[..] {
         ["encode", folder, precision, threads, texts, count] => {
             let (encoder, texts) = (open(folder, precision, threads)?, lines(texts)?);
-            rounds(count.parse()?, || encoder.encode(&texts))?
+            rounds(
+                count.parse()?,
+                || encoder.encode(&texts[..texts.len().min(64)]),
+                || encoder.encode(&texts),
+            )?
         }
         ["one", folder, precision, threads, texts, count] => {
             let (encoder, texts) = (open(folder, precision, threads)?, lines(texts)?);
@@ -82,7 +91,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             };
             let ranker = Ranker::new(&encoder, &space, Scoring { scorer, special_tokens: true })?;
             let queries = encoder.encode(&lines(queries)?)?;
-            let mut result = rounds(count.parse()?, || ranker.rank_encoded(&queries, 100))?;
+            let rank = || ranker.rank_encoded(&queries, 100);
+            let mut result = rounds(count.parse()?, rank, rank)?;
             let first: Vec<usize> =
                 ranker.rank_encoded(&queries, 10)?[0].hits.iter().map(|hit| hit.target).collect();
             result["first"] = first.into();

@@ -18,6 +18,7 @@
 //! Scores never depend on which queries share a call, nor on the lanes beside a target.
 
 use super::lanes::{InstructionSet, LANES, Lanes, Operation};
+use super::linear::even_rows;
 use super::math;
 
 /// Sixteen targets, ready to be scored.
@@ -91,6 +92,9 @@ pub(crate) struct Pass {
 /// Upper bound of `tokens * positions` that are scored together, unless one query alone has more: the
 /// dot products of such a tile take 64 KiB and stay in the second-level cache.
 const TILE: usize = 1024;
+
+/// How many dimensions ahead a tile asks for states.
+const PREFETCH: usize = 64;
 
 impl Pass {
     /// Scores all queries against a panel: `scores[query * 16 + lane]`. Empty lanes and queries get 0.
@@ -179,9 +183,7 @@ fn dots<L: Lanes, S: Stored>(
 ) {
     let dimension = queries.dimension;
     let positions = states.len() / (dimension * LANES);
-    // Tiles of equal size: 13 tokens become 7 and 6, not 12 and 1.
-    let blocks = tokens.len().div_ceil(L::TILE_TOKENS);
-    let size = tokens.len().div_ceil(blocks.max(1)).max(1);
+    let size = even_rows(tokens.len(), L::TILE_TOKENS);
     for position in (0..positions).step_by(L::TILE_POSITIONS) {
         let count = L::TILE_POSITIONS.min(positions - position);
         for start in tokens.clone().step_by(size) {
@@ -235,7 +237,10 @@ impl<S: Stored> DotTile<'_, S> {
             for k in 0..dimension {
                 let mut targets = [L::splat(0.0); POSITIONS];
                 for (position, target) in targets.iter_mut().enumerate() {
-                    *target = S::load::<L>(states.add((position * dimension + k) * LANES));
+                    let from = states.wrapping_add((position * dimension + k) * LANES);
+                    *target = S::load::<L>(from);
+                    // Blocks follow each other in memory: what lies ahead is wanted next.
+                    L::prefetch(from.wrapping_add(PREFETCH * LANES).cast());
                 }
                 for (token, sums) in sums.iter_mut().enumerate() {
                     let x = L::splat(*tokens.add(token * dimension + k));

@@ -17,7 +17,13 @@ use super::narrow::{self, NarrowWeights};
 pub(super) const ROW_BLOCK: usize = 128;
 
 /// How many inputs ahead a tile asks for weights.
-const PREFETCH: usize = 8;
+const PREFETCH: usize = 16;
+
+/// Rows of each tile when `rows` are cut into tiles of at most `most`: nine become five and four, not eight and
+/// one, since a tile of one row waits for its own sums most of the time.
+pub(super) fn even_rows(rows: usize, most: usize) -> usize {
+    rows.div_ceil(rows.div_ceil(most).max(1)).max(1)
+}
 
 /// A linear layer with packed weights.
 #[derive(Debug)]
@@ -135,12 +141,13 @@ impl Operation for Multiply<'_> {
         let blocks = self.input.chunks(ROW_BLOCK * self.inputs);
         for (input, output) in blocks.zip(self.output.chunks_mut(ROW_BLOCK * outputs)) {
             let rows = input.len() / self.inputs;
+            let most = even_rows(rows, L::TILE_ROWS);
             for first in (0..outputs).step_by(L::TILE_COLUMNS * LANES) {
                 let columns = (L::TILE_COLUMNS * LANES).min(outputs - first);
                 let panel = &self.panels[first * self.inputs..(first + columns) * self.inputs];
                 let mut row = 0;
                 while row < rows {
-                    let tile_rows = L::TILE_ROWS.min(rows - row);
+                    let tile_rows = most.min(rows - row);
                     let tile = Tile {
                         input: &input[row * self.inputs..(row + tile_rows) * self.inputs],
                         panel,

@@ -31,7 +31,7 @@ const PANEL: usize = 3 * LANES;
 /// Rows of a tile: with three vectors each they fill 24 of 32 registers.
 const TILE_ROWS: usize = 8;
 /// How many pairs of inputs ahead a tile asks for weights.
-const PREFETCH: usize = 8;
+const PREFETCH: usize = 16;
 /// Largest magnitude of a narrowed int16 input.
 const INPUT_LIMIT: f32 = 8191.0;
 
@@ -103,7 +103,7 @@ pub(super) fn multiply(
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::linear::ROW_BLOCK;
+    use super::super::linear::{ROW_BLOCK, even_rows};
     use super::*;
     use std::arch::x86_64::*;
 
@@ -237,11 +237,12 @@ mod x86 {
         let blocks = scratch.rows.chunks(ROW_BLOCK * inputs).zip(output.chunks_mut(ROW_BLOCK * outputs));
         for (block, (input, output)) in blocks.enumerate() {
             let rows = input.len() / inputs;
+            let most = even_rows(rows, TILE_ROWS);
             for first in (0..outputs).step_by(PANEL) {
                 let columns = PANEL.min(outputs - first);
                 let mut row = 0;
                 while row < rows {
-                    let count = TILE_ROWS.min(rows - row);
+                    let count = most.min(rows - row);
                     let scales = &scratch.scales[block * ROW_BLOCK + row..][..count];
                     let tile = Tile {
                         input: &input[row * inputs..(row + count) * inputs],
