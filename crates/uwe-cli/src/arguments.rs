@@ -152,7 +152,7 @@ pub(crate) enum SpaceCommand {
   uwe space build --pillar occupations esco-folder --output occupations.space
   uwe space build starter --output starter.space")]
 pub(crate) struct BuildArguments {
-    /// CSV, TSV, JSON lines, plain lines, an ESCO archive or its folder, or `starter`
+    /// CSV, TSV, JSON lines, plain lines, an ESCO archive or its folder, or `starter` for the built-in taxonomy
     pub(crate) source: PathBuf,
     /// The space file to write
     #[arg(long, short, value_name = "FILE")]

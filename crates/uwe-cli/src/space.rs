@@ -59,7 +59,8 @@ pub(crate) fn build(arguments: &BuildArguments) -> Result<()> {
 }
 
 fn read(arguments: &BuildArguments) -> Result<Targets> {
-    if arguments.source == Path::new("starter") && !arguments.source.exists() {
+    // Always the built-in one; a folder of that name is `./starter`.
+    if arguments.source == Path::new("starter") {
         return starter_targets();
     }
     let pillar = match arguments.pillar {

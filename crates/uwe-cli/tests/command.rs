@@ -338,6 +338,9 @@ fn the_starter_space_is_built_once_and_kept() {
     assert!(first.err.contains("encoding the starter taxonomy once"), "{}", first.err);
     let second = run(folder.path(), &["rank", "-k", "1", "-f", "csv", "bake bread"]);
     assert_eq!((second.err.as_str(), second.out), ("", first.out));
+    // A folder that happens to have its name does not stand in its way.
+    std::fs::create_dir(folder.path().join("starter")).unwrap();
+    assert_eq!(run(folder.path(), &["space", "build", "starter", "-o", "starter.space"]).code, Some(0));
     // A damaged cache is built again.
     let cache = std::fs::read_dir(folder.path().join("cache/uwe")).unwrap().next().unwrap().unwrap().path();
     std::fs::remove_file(&cache).unwrap();
