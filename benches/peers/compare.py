@@ -99,7 +99,7 @@ def scoring(paths, folder, scorer, queries, rounds):
         measured[f"torch {engine}"] = lambda engine=engine: peer(
             do="score", engine=engine, folder=folder, scorer=scorer, threads=2, targets=paths["short"],
             queries=paths[queries], rounds=rounds)
-    return turns(4 if rounds > 1 else 1, measured)
+    return turns(3 if rounds > 1 else 1, measured)
 
 
 def precisions():
@@ -187,7 +187,7 @@ if __name__ == "__main__":
             if "encode" in options.only:
                 measured[f"encode, {name}, 1,000 sentences"] = encoding(paths, folder, graph, "sentences", 3 if small else 1)
                 if small:
-                    measured[f"encode, {name}, 14,000 short"] = encoding(paths, folder, graph, "short", 2)
+                    measured[f"encode, {name}, 14,000 short"] = encoding(paths, folder, graph, "short", 1)
             if "score" in options.only:
                 for scorer in ("soft", "soft-pooled"):
                     for queries, rounds in (("query", 15), ("queries", 1)):

@@ -134,7 +134,11 @@ def score(engine, folder, scorer, threads, targets, queries, rounds):
     model.max_seq_length = 64
     encode = lambda texts: [state.float() for state in model.encode(
         texts, output_value="token_embeddings", convert_to_tensor=True, show_progress_bar=False)]
-    queries, targets = encode(lines(queries)), encode(lines(targets))
+    # Encoded by the first call, kept for the next ones.
+    kept = f"{targets}.{os.path.basename(folder)}.pt"
+    if not os.path.exists(kept):
+        torch.save(encode(lines(targets)), kept)
+    queries, targets = encode(lines(queries)), torch.load(kept)
     lengths = torch.tensor([len(target) for target in targets])
     unit = torch.nn.functional.normalize
     tau = 1.0

@@ -75,11 +75,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         ["score", folder, scorer, threads, targets, queries, count] => {
             let encoder = open(folder, "f32", threads)?;
-            let mut list = Targets::new(targets, &[]);
-            lines(targets)?.iter().for_each(|text| {
-                list.push(text, Vec::new());
-            });
-            let space = Space::in_memory(&encoder, &list, BuildOptions::default())?;
+            // Built by the first call, kept for the next ones.
+            let file = format!("{targets}.{}.space", encoder.info().fingerprint);
+            if !Path::new(&file).exists() {
+                let mut list = Targets::new(targets, &[]);
+                lines(targets)?.iter().for_each(|text| {
+                    list.push(text, Vec::new());
+                });
+                Space::build(&encoder, &list, BuildOptions::default(), Path::new(&file), &mut |_| true)?;
+            }
+            let space = Space::open(Path::new(&file))?;
             let scorer = match scorer {
                 "soft" => Scorer::SoftLateInteraction {
                     temperature: 1.0,
