@@ -86,6 +86,18 @@ fn the_same_targets_give_the_same_bytes() {
 }
 
 #[test]
+fn files_of_every_version_stay_readable() {
+    // Written by version 0.1.0 from three lines of CSV; never written again.
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/version-1.space");
+    let space = Space::open(&file).unwrap();
+    space.verify().unwrap();
+    let encoder = encoder("tiny-bert");
+    let hit = Ranker::new(&encoder, &space, Scoring::default()).unwrap().rank(&["weld pipes"], 1).unwrap()[0].hits[0];
+    let target = space.target(hit.target).unwrap();
+    assert_eq!((target.text(), target.id(), target.field("note")), ("weld pipes", Some("skill/2"), Some("hot")));
+}
+
+#[test]
 fn targets_keep_their_order_and_columns() {
     let folder = tempfile::tempdir().unwrap();
     let space = Space::open(&build(folder.path(), 40)).unwrap();
