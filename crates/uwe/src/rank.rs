@@ -8,6 +8,9 @@ use crate::model::{Encoded, Encoder, Pooling, TokenStates};
 use crate::score::Scoring;
 use crate::space::Space;
 
+/// Pooled panels that are scored in one go.
+const POOLED_PANELS: usize = 8;
+
 /// Queries that are scored against a panel in one go: memory for scores stays bounded whatever comes in.
 const QUERY_TILE: usize = 256;
 
@@ -224,16 +227,23 @@ impl<'a> Prepared<'a> {
         let size = panels.div_ceil(jobs).max(1);
         let starts: Vec<usize> = (0..panels).step_by(size).collect();
         self.compute.map(starts, |(dots, scores): &mut (Vec<f32>, Vec<f32>), start| {
-            scores.resize(queries.len() * LANES, 0.0);
             let mut state = state();
-            for panel in start..(start + size).min(panels) {
-                let (view, ranges) = if self.scoring.scorer.pools_targets() {
-                    self.space.pooled_panel(panel)
+            let end = (start + size).min(panels);
+            let pooled = self.scoring.scorer.pools_targets();
+            for first in (start..end).step_by(if pooled { POOLED_PANELS } else { 1 }) {
+                let group = if pooled {
+                    (first..(first + POOLED_PANELS).min(end))
+                        .map(|panel| self.space.pooled_panel(panel))
+                        .collect()
                 } else {
-                    self.space.panel(panel, self.scoring.special_tokens)?
+                    vec![self.space.panel(first, self.scoring.special_tokens)?]
                 };
-                pass.score_panel(self.compute.instruction_set(), queries, (&view, &ranges), (dots, scores));
-                visit(&mut state, panel, scores);
+                let width = queries.len() * LANES;
+                scores.resize(group.len() * width, 0.0);
+                pass.score_panels(self.compute.instruction_set(), queries, &group, (dots, scores));
+                for (offset, scores) in scores.chunks_exact(width).enumerate() {
+                    visit(&mut state, first + offset, scores);
+                }
             }
             Ok((start, state))
         })

@@ -92,9 +92,13 @@ fn files_of_every_version_stay_readable() {
     let space = Space::open(&file).unwrap();
     space.verify().unwrap();
     let encoder = encoder("tiny-bert");
-    let hit = Ranker::new(&encoder, &space, Scoring::default()).unwrap().rank(&["weld pipes"], 1).unwrap()[0].hits[0];
+    let hit = Ranker::new(&encoder, &space, Scoring::default()).unwrap().rank(&["weld pipes"], 1).unwrap()[0]
+        .hits[0];
     let target = space.target(hit.target).unwrap();
-    assert_eq!((target.text(), target.id(), target.field("note")), ("weld pipes", Some("skill/2"), Some("hot")));
+    assert_eq!(
+        (target.text(), target.id(), target.field("note")),
+        ("weld pipes", Some("skill/2"), Some("hot"))
+    );
 }
 
 #[test]

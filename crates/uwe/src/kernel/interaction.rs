@@ -97,55 +97,65 @@ const TILE: usize = 1024;
 const PREFETCH: usize = 64;
 
 impl Pass {
-    /// Scores all queries against a panel: `scores[query * 16 + lane]`. Empty lanes and queries get 0.
-    pub(crate) fn score_panel(
+    /// Scores all queries against some panels of equally many positions:
+    /// `scores[(panel * queries + query) * 16 + lane]`. Empty lanes and queries get 0.
+    ///
+    /// Several panels at once are for pooled targets: one position alone would leave the kernel waiting for
+    /// query tokens.
+    pub(crate) fn score_panels(
         &self,
         set: InstructionSet,
         queries: &QueryTokens,
-        panel: (&PanelView<'_>, &Ranges),
+        panels: &[(PanelView<'_>, Ranges)],
         buffers: (&mut Vec<f32>, &mut [f32]),
     ) {
         let (dots, scores) = buffers;
-        assert_eq!(scores.len(), queries.len() * LANES);
-        set.run(ScorePanel { pass: self, queries, panel, dots, scores });
+        assert_eq!(scores.len(), panels.len() * queries.len() * LANES);
+        set.run(ScorePanels { pass: self, queries, panels, dots, scores });
     }
 }
 
-struct ScorePanel<'a> {
+struct ScorePanels<'a> {
     pass: &'a Pass,
     queries: &'a QueryTokens,
-    panel: (&'a PanelView<'a>, &'a Ranges),
+    panels: &'a [(PanelView<'a>, Ranges)],
     dots: &'a mut Vec<f32>,
     scores: &'a mut [f32],
 }
 
-impl Operation for ScorePanel<'_> {
+impl Operation for ScorePanels<'_> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let positions = self.panel.0.inverse_norms.len() / LANES;
         let queries = self.queries;
+        let Some((view, _)) = self.panels.first() else { return };
+        let positions = view.inverse_norms.len() / LANES;
+        assert!(self.panels.iter().all(|(view, _)| view.inverse_norms.len() == positions * LANES));
+        let columns = positions * self.panels.len();
         let mut first = 0;
         while first < queries.len() {
             // As many whole queries as fit a tile, at least one.
             let start = queries.offsets[first];
             let mut last = first + 1;
-            while last < queries.len() && (queries.offsets[last + 1] - start) * positions <= TILE {
+            while last < queries.len() && (queries.offsets[last + 1] - start) * columns <= TILE {
                 last += 1;
             }
             let tokens = start..queries.offsets[last];
-            self.dots.resize(tokens.len() * positions * LANES, 0.0);
-            match self.panel.0.states {
-                States::F16(states) => dots::<L, u16>(queries, tokens, states, self.dots),
-                States::F32(states) => dots::<L, f32>(queries, tokens, states, self.dots),
+            self.dots.resize(tokens.len() * columns * LANES, 0.0);
+            match view.states {
+                States::F16(_) => dots::<L, u16>(queries, tokens, self.panels, self.dots),
+                States::F32(_) => dots::<L, f32>(queries, tokens, self.panels, self.dots),
             }
-            let fold = Fold::new(self.pass, self.panel, positions);
-            for query in first..last {
-                let tokens = queries.offsets[query]..queries.offsets[query + 1];
-                let dots = &self.dots[(tokens.start - start) * positions * LANES..]
-                    [..tokens.len() * positions * LANES];
-                let norms = &queries.inverse_norms[tokens];
-                fold.query::<L>(dots, norms, &mut self.scores[query * LANES..(query + 1) * LANES]);
+            for (index, panel) in self.panels.iter().enumerate() {
+                let fold = Fold::new(self.pass, panel, (index * positions, columns));
+                for query in first..last {
+                    let tokens = queries.offsets[query]..queries.offsets[query + 1];
+                    let dots = &self.dots[(tokens.start - start) * columns * LANES..]
+                        [..tokens.len() * columns * LANES];
+                    let norms = &queries.inverse_norms[tokens];
+                    let place = (index * queries.len() + query) * LANES;
+                    fold.query::<L>(dots, norms, &mut self.scores[place..place + LANES]);
+                }
             }
             first = last;
         }
@@ -153,12 +163,18 @@ impl Operation for ScorePanel<'_> {
 }
 
 /// A stored number that loads as sixteen lanes.
-trait Stored: Copy {
+trait Stored: Copy + 'static {
+    /// The states, if they are stored as this type; else none.
+    fn of<'a>(states: States<'a>) -> &'a [Self];
     /// # Safety
     /// `from` must be valid for reading sixteen numbers.
     unsafe fn load<L: Lanes>(from: *const Self) -> L::V;
 }
 impl Stored for u16 {
+    #[inline(always)]
+    fn of<'a>(states: States<'a>) -> &'a [Self] {
+        if let States::F16(states) = states { states } else { &[] }
+    }
     #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const Self) -> L::V {
         // SAFETY: passed on to the caller.
@@ -167,43 +183,54 @@ impl Stored for u16 {
 }
 impl Stored for f32 {
     #[inline(always)]
+    fn of<'a>(states: States<'a>) -> &'a [Self] {
+        if let States::F32(states) = states { states } else { &[] }
+    }
+    #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const Self) -> L::V {
         // SAFETY: passed on to the caller.
         unsafe { L::load(from) }
     }
 }
 
-/// Dot products of query tokens with all positions of a panel: `out[token][position][16]`.
+/// Dot products of query tokens with all columns: `out[token][column][16]`, a column being one position of one
+/// panel, panel by panel.
 #[inline(always)]
 fn dots<L: Lanes, S: Stored>(
     queries: &QueryTokens,
     tokens: std::ops::Range<usize>,
-    states: &[S],
+    panels: &[(PanelView<'_>, Ranges)],
     out: &mut [f32],
 ) {
     let dimension = queries.dimension;
-    let positions = states.len() / (dimension * LANES);
+    let positions = panels[0].0.inverse_norms.len() / LANES;
+    let columns = positions * panels.len();
+    let column = |index: usize| {
+        let states = S::of(panels[index / positions].0.states);
+        &states[index % positions * dimension * LANES..][..dimension * LANES]
+    };
     let size = even_rows(tokens.len(), L::TILE_TOKENS);
-    for position in (0..positions).step_by(L::TILE_POSITIONS) {
-        let count = L::TILE_POSITIONS.min(positions - position);
+    for first in (0..columns).step_by(L::TILE_POSITIONS) {
+        let count = L::TILE_POSITIONS.min(columns - first);
         for start in tokens.clone().step_by(size) {
             let block = size.min(tokens.end - start);
             let tile = DotTile {
                 tokens: &queries.states[start * dimension..(start + block) * dimension],
-                states: &states[position * dimension * LANES..(position + count) * dimension * LANES],
+                states: [column(first), column(first + count - 1)],
                 dimension,
-                stride: positions * LANES,
+                stride: columns * LANES,
             };
-            let from = (start - tokens.start) * positions * LANES + position * LANES;
+            let from = ((start - tokens.start) * columns + first) * LANES;
             tile.write::<L>((block, count), &mut out[from..]);
         }
     }
 }
 
-/// A few query tokens times a few positions.
+/// A few query tokens times one or two columns.
 struct DotTile<'a, S> {
     tokens: &'a [f32],
-    states: &'a [S],
+    /// The columns; the same twice when there is one.
+    states: [&'a [S]; 2],
     dimension: usize,
     stride: usize,
 }
@@ -228,16 +255,16 @@ impl<S: Stored> DotTile<'_, S> {
     fn sized<L: Lanes, const TOKENS: usize, const POSITIONS: usize>(&self, out: &mut [f32]) {
         let dimension = self.dimension;
         assert!(self.tokens.len() == TOKENS * dimension);
-        assert!(self.states.len() == POSITIONS * dimension * LANES);
+        assert!(POSITIONS <= 2 && self.states.iter().all(|column| column.len() == dimension * LANES));
         assert!(out.len() >= (TOKENS - 1) * self.stride + POSITIONS * LANES);
-        let (tokens, states) = (self.tokens.as_ptr(), self.states.as_ptr());
+        let (tokens, states) = (self.tokens.as_ptr(), self.states.map(<[S]>::as_ptr));
         // SAFETY: the assertions bound every access.
         unsafe {
             let mut sums = [[L::splat(0.0); POSITIONS]; TOKENS];
             for k in 0..dimension {
                 let mut targets = [L::splat(0.0); POSITIONS];
                 for (position, target) in targets.iter_mut().enumerate() {
-                    let from = states.wrapping_add((position * dimension + k) * LANES);
+                    let from = states[position].add(k * LANES);
                     *target = S::load::<L>(from);
                     // Blocks follow each other in memory: what lies ahead is wanted next.
                     L::prefetch(from.wrapping_add(PREFETCH * LANES).cast());
@@ -263,6 +290,8 @@ struct Fold<'a> {
     pass: &'a Pass,
     panel: &'a PanelView<'a>,
     positions: usize,
+    /// First column of the panel, and the number of all columns.
+    columns: (usize, usize),
     starts: [f32; LANES],
     ends: [f32; LANES],
     /// Positions at which every lane has a counted token.
@@ -271,8 +300,9 @@ struct Fold<'a> {
 
 impl<'a> Fold<'a> {
     #[inline(always)]
-    fn new(pass: &'a Pass, panel: (&'a PanelView<'a>, &Ranges), positions: usize) -> Self {
+    fn new(pass: &'a Pass, panel: &'a (PanelView<'a>, Ranges), columns: (usize, usize)) -> Self {
         let (panel, ranges) = panel;
+        let positions = panel.inverse_norms.len() / LANES;
         let (mut first, mut last) = (0, positions);
         for (start, end) in ranges {
             first = first.max(usize::from(*start));
@@ -280,7 +310,7 @@ impl<'a> Fold<'a> {
         }
         let starts = ranges.map(|(start, _)| f32::from(start));
         let ends = ranges.map(|(_, end)| f32::from(end));
-        Self { pass, panel, positions, starts, ends, full: first..last }
+        Self { pass, panel, positions, columns, starts, ends, full: first..last }
     }
 
     #[inline(always)]
@@ -335,7 +365,8 @@ impl<'a> Fold<'a> {
     /// Dot products of `token` with the targets' tokens at `position`, and their 1 / norms.
     #[inline(always)]
     fn at<L: Lanes>(&self, dots: &[f32], token: usize, position: usize) -> (L::V, L::V) {
-        let dots = &dots[(token * self.positions + position) * LANES..][..LANES];
+        let (first, all) = self.columns;
+        let dots = &dots[(token * all + first + position) * LANES..][..LANES];
         let norms = &self.panel.inverse_norms[position * LANES..][..LANES];
         // SAFETY: both slices have sixteen entries.
         unsafe { (L::load(dots.as_ptr()), L::load(norms.as_ptr())) }
@@ -529,10 +560,10 @@ mod tests {
                 let mut expected = vec![f32::NAN; queries.len() * LANES];
                 let panel = PanelView { states: States::F16(&halves), inverse_norms: &norms };
                 let mut dots = Vec::new();
-                pass.score_panel(
+                pass.score_panels(
                     InstructionSet::Scalar,
                     &queries,
-                    (&panel, &ranges),
+                    &[(panel, ranges)],
                     (&mut dots, &mut expected),
                 );
                 for query in 0..queries.len() {
@@ -551,7 +582,7 @@ mod tests {
                     for states in [States::F16(&halves), States::F32(&states)] {
                         let panel = PanelView { states, ..panel };
                         let mut scores = vec![f32::NAN; expected.len()];
-                        pass.score_panel(set, &queries, (&panel, &ranges), (&mut dots, &mut scores));
+                        pass.score_panels(set, &queries, &[(panel, ranges)], (&mut dots, &mut scores));
                         assert_eq!(scores, expected, "{set} {pass:?}");
                     }
                 }
@@ -572,10 +603,10 @@ mod tests {
         let panel = PanelView { states: States::F32(&[1.0; 8 * LANES]), inverse_norms: &[0.5; LANES] };
         for pass in passes() {
             let mut scores = vec![f32::NAN; 2 * LANES];
-            pass.score_panel(
+            pass.score_panels(
                 InstructionSet::detect(),
                 &queries,
-                (&panel, &ranges),
+                &[(panel, ranges)],
                 (&mut Vec::new(), &mut scores),
             );
             assert_eq!(scores, vec![0.0; 2 * LANES], "{pass:?}");
