@@ -266,7 +266,7 @@ pub(crate) enum PillarArgument {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum States {
-    /// Half the size; scores within about 0.0003 of f32
+    /// Half the size; averaged scores within about 0.0002 of f32
     F16,
     F32,
 }
