@@ -4,7 +4,7 @@ use crate::arguments::{RankArguments, ScoreArguments};
 use crate::evidence::EvidenceRecord;
 use crate::input::Texts;
 use crate::output::{HitRecord, Output, RankingRecord};
-use crate::setup::{note, starter_space};
+use crate::setup::{note, note_cut, starter_space};
 use anyhow::Result;
 use uwe::{BuildOptions, Ranker, Ranking, Space, StateType, Targets};
 
@@ -33,10 +33,7 @@ pub(crate) fn rank(arguments: &RankArguments) -> Result<()> {
             break;
         }
     }
-    if cut > 0 {
-        let limit = encoder.tokenizer().max_tokens();
-        note(&format!("{cut} of the texts were cut at {limit} tokens; --max-tokens sets the limit"));
-    }
+    note_cut(&encoder, cut, "of the texts");
     Ok(())
 }
 

@@ -99,3 +99,11 @@ pub(crate) fn starter_space(encoder: &Encoder) -> Result<Space> {
 pub(crate) fn note(text: &str) {
     eprintln!("note: {text}");
 }
+
+/// Says how many of `what` were cut at the encoder's token limit; nothing when none was.
+pub(crate) fn note_cut(encoder: &Encoder, count: usize, what: &str) {
+    if count > 0 {
+        let limit = encoder.tokenizer().max_tokens();
+        note(&format!("{count} {what} were cut at {limit} tokens; --max-tokens sets the limit"));
+    }
+}

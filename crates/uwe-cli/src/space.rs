@@ -2,7 +2,7 @@
 
 use crate::arguments::{BuildArguments, PillarArgument, SourceFormat, States};
 use crate::output::printable;
-use crate::setup::{note, starter_targets};
+use crate::setup::{note, note_cut, starter_targets};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
@@ -41,13 +41,7 @@ pub(crate) fn build(arguments: &BuildArguments) -> Result<()> {
     });
     bar.finish_and_clear();
     let space = space?;
-    if !space.truncated().is_empty() {
-        let limit = encoder.tokenizer().max_tokens();
-        note(&format!(
-            "{} targets were cut at {limit} tokens; --max-tokens sets the limit",
-            space.truncated().len()
-        ));
-    }
+    note_cut(&encoder, space.truncated().len(), "targets");
     note(&format!(
         "{}: {} targets, {:.1} MB, in {:.1} s",
         arguments.output.display(),

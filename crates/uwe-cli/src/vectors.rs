@@ -2,7 +2,7 @@
 
 use crate::arguments::EmbedArguments;
 use crate::input::Texts;
-use crate::setup::note;
+use crate::setup::note_cut;
 use anyhow::Result;
 use serde::Serialize;
 use std::io::Write;
@@ -68,9 +68,6 @@ pub(crate) fn embed(arguments: &EmbedArguments) -> Result<()> {
             break;
         }
     }
-    if cut > 0 {
-        let limit = encoder.tokenizer().max_tokens();
-        note(&format!("{cut} of the texts were cut at {limit} tokens; --max-tokens sets the limit"));
-    }
+    note_cut(&encoder, cut, "of the texts");
     Ok(())
 }
