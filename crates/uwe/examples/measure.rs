@@ -4,6 +4,7 @@
 //! measure encode FOLDER PRECISION THREADS TEXTS ROUNDS      seconds for all lines of TEXTS, each round
 //! measure one    FOLDER PRECISION THREADS TEXTS ROUNDS      seconds for each line of TEXTS alone
 //! measure score  FOLDER SCORER    THREADS TARGETS QUERIES ROUNDS   seconds to rank all lines of QUERIES
+//! measure open   SPACE ROUNDS                                      seconds to open a space
 //! ```
 #![allow(clippy::print_stdout, reason = "a measurement is printed")]
 
@@ -104,6 +105,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             result["target_tokens"] = space.tokens().into();
             result["query_tokens"] = queries.states.offsets()[queries.states.len()].into();
             result
+        }
+        ["open", space, count] => {
+            let open = || Space::open(Path::new(space));
+            rounds(count.parse()?, open, open)?
         }
         _ => return Err("see the head of this file for the arguments".into()),
     };

@@ -2,13 +2,13 @@
 
 use crate::error::{Error, Result};
 use crate::kernel::InstructionSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What the work runs on. Cheap to clone; clones share the threads.
 #[derive(Clone, Debug)]
 pub struct Compute {
     set: InstructionSet,
-    /// `None` for a single thread: the caller's own.
+    /// The threads beside the caller's own; `None` for a single thread.
     pool: Option<Arc<rayon::ThreadPool>>,
 }
 
@@ -34,7 +34,7 @@ impl Compute {
             None
         } else {
             let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
+                .num_threads(threads - 1)
                 .thread_name(|index| format!("uwe-{index}"))
                 .build()
                 .map_err(|error| Error::Argument { name: "threads", problem: error.to_string() })?;
@@ -50,7 +50,7 @@ impl Compute {
 
     /// The number of threads in use.
     pub fn threads(&self) -> usize {
-        self.pool.as_ref().map_or(1, |pool| pool.current_num_threads())
+        self.pool.as_ref().map_or(1, |pool| pool.current_num_threads() + 1)
     }
 
     /// Maps `jobs` to results in their order, one job a thread at a time, each thread with a workspace of
@@ -65,17 +65,37 @@ impl Compute {
         W: Default + Send,
         R: Send,
     {
-        use rayon::prelude::*;
-        match &self.pool {
-            Some(pool) if jobs.len() > 1 => {
-                let results: Vec<Result<R>> =
-                    pool.install(|| jobs.into_par_iter().map_init(W::default, &job).collect());
-                results.into_iter().collect()
+        let Some(pool) = self.pool.as_ref().filter(|_| jobs.len() > 1) else {
+            let mut workspace = W::default();
+            return jobs.into_iter().map(|item| job(&mut workspace, item)).collect();
+        };
+        let count = jobs.len();
+        let waiting = Mutex::new(jobs.into_iter().enumerate());
+        let done = Mutex::new(Vec::with_capacity(count));
+        let work = || {
+            let mut workspace = W::default();
+            loop {
+                // The lock is held for taking a job only.
+                let next = lock(&waiting).next();
+                let Some((index, item)) = next else { break };
+                let result = job(&mut workspace, item);
+                lock(&done).push((index, result));
             }
-            _ => {
-                let mut workspace = W::default();
-                jobs.into_iter().map(|item| job(&mut workspace, item)).collect()
+        };
+        // The calling thread works too: it has begun before another thread could wake up, which takes longer
+        // than a query against a small space.
+        pool.in_place_scope(|scope| {
+            for _ in 1..self.threads().min(count) {
+                scope.spawn(|_| work());
             }
-        }
+            work();
+        });
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_unstable_by_key(|(index, _)| *index);
+        done.into_iter().map(|(_, result)| result).collect()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
