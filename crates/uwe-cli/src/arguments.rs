@@ -42,6 +42,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ModelCommand,
     },
+    /// Measure models on the tasks of WorkBench
+    Bench {
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -194,6 +199,173 @@ pub(crate) enum ModelCommand {
         #[command(flatten)]
         model: ModelArguments,
     },
+}
+
+/// Where the raw files of the benchmark lie.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Data")]
+pub(crate) struct BenchData {
+    /// Folder with the raw files; `uwe bench list` says which
+    #[arg(long, short, value_name = "DIR", env = "UWE_BENCH_DATA")]
+    pub(crate) data: PathBuf,
+    /// A set of your own: {queries, targets, relevance} as JSON, or a BEIR folder; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub(crate) set: Vec<PathBuf>,
+    /// Language of ESCO's labels
+    #[arg(long, value_name = "CODE", default_value = "en")]
+    pub(crate) language: String,
+    /// ESCO release of Job2Skill, Skill2Job and skill normalisation; without it, the newest that has what they need
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) esco: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// List the sets that a data folder can give, and what the others need
+    List {
+        #[command(flatten)]
+        data: BenchData,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare the sets with ready-made ones, element by element
+    Verify {
+        #[command(flatten)]
+        data: BenchData,
+        /// Folder of JSON files {task, split, language, queries, targets, relevance}
+        #[arg(long, value_name = "DIR")]
+        against: PathBuf,
+    },
+    /// Measure a model or a baseline; goes on where an earlier run was interrupted
+    Run(Box<BenchRunArguments>),
+    /// Write a report on one or several runs, as a web page and as Markdown
+    Report(BenchReportArguments),
+    /// Compare two runs query by query, with significance
+    Compare(BenchCompareArguments),
+    /// Write a run in the form of another tool
+    Export(BenchExportArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  uwe bench run --data data --output runs/soft
+  uwe bench run --data data --output runs/cosine --scorer cosine --split both
+  uwe bench run --data data --output runs/bm25 --system bm25
+  uwe bench run --data data --output runs/quick --only \"skillextract-*.val\" --only jobnorm.val")]
+pub(crate) struct BenchRunArguments {
+    #[command(flatten)]
+    pub(crate) data: BenchData,
+    /// Folder of the run; an interrupted one is resumed
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// What is measured
+    #[arg(long, value_enum, default_value_t = BenchSystem::Encoder)]
+    pub(crate) system: BenchSystem,
+    /// Folder with KEY.npy or KEY.run for each set, for --system given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) scores: Option<PathBuf>,
+    /// Which split of each set
+    #[arg(long, value_enum, default_value_t = SplitArgument::Test)]
+    pub(crate) split: SplitArgument,
+    /// Measure only sets whose key fits; `*` stands for anything; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) only: Vec<String>,
+    /// Measure the sets of other ESCO releases too
+    #[arg(long, conflicts_with = "only")]
+    pub(crate) all: bool,
+    /// Take a seeded sample of N queries of each larger set; the set's name then says so
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) sample: Option<usize>,
+    /// Let targets be the scorer's queries, and queries its targets
+    #[arg(long)]
+    pub(crate) reverse: bool,
+    /// How many hits of each query are kept
+    #[arg(long, value_name = "K", default_value_t = 100, value_parser = positive)]
+    pub(crate) depth: usize,
+    /// Seed of the bootstrap, of samples and of random scores
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Folder in which encoded targets are kept; without it, one in the user's cache
+    #[arg(long, value_name = "DIR")]
+    pub(crate) spaces: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) scoring: ScoringArguments,
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  uwe bench report runs/stock runs/trained --output report")]
+pub(crate) struct BenchReportArguments {
+    /// Folders of runs; the first is what the others are compared with
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Folder to write report.html and report.md into
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchCompareArguments {
+    /// Folder of the first run
+    pub(crate) first: PathBuf,
+    /// Folder of the second run
+    pub(crate) second: PathBuf,
+    /// The metric
+    #[arg(long, value_name = "METRIC", default_value = "map")]
+    pub(crate) metric: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchExportArguments {
+    /// Folder of the run
+    pub(crate) run: PathBuf,
+    /// The form
+    #[arg(long, short, value_enum)]
+    pub(crate) format: BenchExportFormat,
+    /// Folder to write into
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchSystem {
+    /// An encoder folder with a scorer
+    Encoder,
+    /// Uniform random scores
+    Random,
+    /// BM25 Okapi
+    Bm25,
+    /// Cosine of TF-IDF vectors over words
+    TfidfWords,
+    /// Cosine of TF-IDF vectors over 1 to 3 characters
+    TfidfCharacters,
+    /// Edit-distance ratio
+    EditDistance,
+    /// Scores from elsewhere
+    Given,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SplitArgument {
+    Test,
+    Val,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum BenchExportFormat {
+    /// Run and qrels files
+    Trec,
+    /// JSON of the shape of MTEB's task results
+    Mteb,
+    /// One table of all metrics
+    Csv,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! The `uwe` command: arguments become a configuration, and that one call into the library.
 
 mod arguments;
+mod bench;
 mod evidence;
 mod input;
 mod model;
@@ -22,8 +23,10 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
-            let wrong_argument =
-                error.chain().any(|cause| matches!(cause.downcast_ref(), Some(uwe::Error::Argument { .. })));
+            let wrong_argument = error.chain().any(|cause| {
+                matches!(cause.downcast_ref(), Some(uwe::Error::Argument { .. }))
+                    || matches!(cause.downcast_ref(), Some(workbench::Error::Argument { .. }))
+            });
             ExitCode::from(if wrong_argument { 2 } else { 1 })
         }
     }
@@ -41,6 +44,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Model { command: ModelCommand::Verify { reference, model } } => {
             model::verify(model, reference.as_deref())
         }
+        Command::Bench { command } => bench::bench(command),
         Command::Completions { shell } => {
             // Made in memory first: the generator itself would panic on a broken pipe.
             let mut script = Vec::new();
@@ -77,7 +81,10 @@ fn report(error: &anyhow::Error) {
             message = format!("{message}: {cause}");
         }
     }
-    let hint = error.chain().find_map(|cause| cause.downcast_ref::<uwe::Error>().and_then(uwe::Error::hint));
+    let hint = error.chain().find_map(|cause| {
+        let engine = cause.downcast_ref::<uwe::Error>().and_then(uwe::Error::hint);
+        engine.or_else(|| cause.downcast_ref::<workbench::Error>().and_then(workbench::Error::hint))
+    });
     let mut stderr = anstream::stderr().lock();
     let red = anstyle::AnsiColor::Red.on_default().bold();
     let cyan = anstyle::AnsiColor::Cyan.on_default().bold();

@@ -65,6 +65,11 @@ fn user_folder(variable: &str, fallback: &str) -> Option<PathBuf> {
     Some(base.join("uwe"))
 }
 
+/// The user's cache folder for this program.
+pub(crate) fn cache_folder() -> Option<PathBuf> {
+    user_folder("XDG_CACHE_HOME", ".cache")
+}
+
 /// The targets of the starter taxonomy.
 pub(crate) fn starter_targets() -> Result<Targets> {
     let columns = Columns { text: Some("label".into()), id: Some("id".into()) };
@@ -76,8 +81,7 @@ pub(crate) fn starter_space(encoder: &Encoder) -> Result<Space> {
     let targets = starter_targets()?;
     let options = BuildOptions::default();
     let fingerprint = Space::fingerprint(encoder, &targets, options);
-    let file = user_folder("XDG_CACHE_HOME", ".cache")
-        .map(|folder| folder.join(format!("starter-{fingerprint}.space")));
+    let file = cache_folder().map(|folder| folder.join(format!("starter-{fingerprint}.space")));
     if let Some(file) = &file {
         if let Ok(space) = Space::open(file) {
             return Ok(space);

@@ -48,7 +48,7 @@ pub use kernel::{InstructionSet, Precision};
 pub use model::{
     Architecture, Encoded, Encoder, EncoderOptions, ModelInfo, Pooling, TokenStates, Verification,
 };
-pub use rank::{Hit, Ranker, Ranking, score_all};
+pub use rank::{Hit, Ranker, Ranking, best, score_all};
 pub use score::{Axis, Logits, Reduction, Scorer, Scoring};
 pub use space::{
     BuildOptions, Columns, Format, Lines, Meta, Pillar, Progress, Space, StateType, Target, Targets,

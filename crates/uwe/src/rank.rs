@@ -93,6 +93,15 @@ impl<'a> Ranker<'a> {
         Ok(rankings)
     }
 
+    /// Scores all targets for texts that are already encoded: `scores[query][target]`, in the order of the
+    /// space. The form for measurements, which need whole rows; [`Ranker::rank_encoded`] needs no such memory.
+    ///
+    /// # Errors
+    /// [`Error::Space`] when the space turns out to be damaged.
+    pub fn score_all(&self, queries: &Encoded) -> Result<Vec<Vec<f32>>> {
+        Prepared::new(self, &queries.states)?.rows()
+    }
+
     /// Which tokens of query and target met in a hit, and what each pair added to the score.
     ///
     /// # Errors
@@ -119,6 +128,13 @@ impl<'a> Ranker<'a> {
     }
 }
 
+/// The best `top` of some scores, by the one order of hits: score descending, then index ascending.
+pub fn best(scores: &[f32], top: usize) -> Vec<Hit> {
+    let mut kept = TopK::new(top.min(scores.len()));
+    scores.iter().enumerate().for_each(|(target, score)| kept.offer(*score, target));
+    kept.into_sorted().into_iter().map(|(score, target)| Hit { target, score }).collect()
+}
+
 /// Scores all targets of a space for each query: `scores[query][target]`, in the order of the space.
 ///
 /// The token states may come from any encoder; pooled scorers take the mean of the query's states. This is
@@ -133,12 +149,7 @@ pub fn score_all(
     scoring: &Scoring,
 ) -> Result<Vec<Vec<f32>>> {
     let special = space.meta().special_tokens;
-    let prepared = Prepared::gather(compute, queries, (space, special), (scoring, Pooling::Mean))?;
-    let mut rows = Vec::with_capacity(queries.len());
-    for tile in prepared.tiles(QUERY_TILE) {
-        rows.extend(prepared.all_scores(&tile)?);
-    }
-    Ok(rows)
+    Prepared::gather(compute, queries, (space, special), (scoring, Pooling::Mean))?.rows()
 }
 
 /// Queries in the kernel's form.
@@ -247,6 +258,15 @@ impl<'a> Prepared<'a> {
             }
             Ok((start, state))
         })
+    }
+
+    /// Scores of all targets for all queries.
+    fn rows(&self) -> Result<Vec<Vec<f32>>> {
+        let mut rows = Vec::with_capacity(self.tokens.len());
+        for tile in self.tiles(QUERY_TILE) {
+            rows.extend(self.all_scores(&tile)?);
+        }
+        Ok(rows)
     }
 
     fn keep_best(&self, queries: &QueryTokens, top: usize) -> Result<Vec<TopK>> {
