@@ -10,40 +10,11 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../uwe/tests/golden").join(name)
-}
+mod common;
 
-/// The command with the tiny model and a cache of its own.
-fn uwe(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_uwe"));
-    command
-        .env_clear()
-        .env("UWE_MODEL", golden("tiny-bert"))
-        .env("XDG_CACHE_HOME", folder.join("cache"))
-        .env("HOME", folder)
-        .current_dir(folder);
-    command
-}
-
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-fn ran(output: Output) -> Ran {
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let ran = Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
-    assert!(!ran.err.contains("panicked"), "{}", ran.err);
-    ran
-}
-
-fn run(folder: &Path, arguments: &[&str]) -> Ran {
-    ran(uwe(folder).args(arguments).stdin(Stdio::null()).output().unwrap())
-}
+use common::{Ran, golden, ran, run, uwe};
 
 fn run_with_input(folder: &Path, arguments: &[&str], input: &[u8]) -> Ran {
     let mut child = uwe(folder)

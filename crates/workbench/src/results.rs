@@ -288,11 +288,14 @@ fn write_parquet(path: &Path, columns: Vec<(String, ArrayRef)>) -> Result<()> {
     write_whole(path, &bytes)
 }
 
+/// How the name of a file begins that is not yet whole.
+pub(crate) const PARTIAL: &str = ".part-";
+
 /// Writes a file that is there whole or not at all.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |source| Error::Io { action: "write", path: path.to_path_buf(), source };
-    let mut file = tempfile::Builder::new().prefix(".part-").tempfile_in(folder).map_err(failed)?;
+    let mut file = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(folder).map_err(failed)?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
     // Temporary files are the owner's alone; a result is as readable as any file.
     #[cfg(unix)]

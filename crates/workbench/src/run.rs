@@ -14,7 +14,7 @@
 use crate::error::{Error, Result};
 use crate::metrics::{Metric, Ranks};
 use crate::results::{
-    Averages, Queries, Results, SetResult, averages, read_targets, write_targets, write_whole,
+    Averages, PARTIAL, Queries, Results, SetResult, averages, read_targets, write_targets, write_whole,
 };
 use crate::set::{Identity, RankingSet};
 use crate::statistics::{Difference, RESAMPLES, compare};
@@ -94,6 +94,9 @@ impl Run {
         }
         let manifest = Manifest { schema: SCHEMA, system, options };
         let path = folder.join("run.json");
+        let sets = folder.join("sets");
+        clear_leftovers(folder);
+        clear_leftovers(&sets);
         if path.exists() {
             let run = Self::open(folder)?;
             let found = Manifest { schema: SCHEMA, system: run.system.clone(), options: run.options.clone() };
@@ -106,7 +109,6 @@ impl Run {
             }
             return Ok(run);
         }
-        let sets = folder.join("sets");
         std::fs::create_dir_all(&sets).map_err(Error::io("create", &sets))?;
         write_json(&path, &manifest)?;
         Ok(Self { folder: folder.to_path_buf(), system: manifest.system, options: manifest.options })
@@ -394,6 +396,15 @@ pub struct SetComparison {
     pub second: f64,
     /// Second minus first.
     pub difference: Difference,
+}
+
+/// Removes half-written files of a run that was killed. Nobody misses what cannot be removed.
+fn clear_leftovers(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Names the first thing in which two manifests differ.

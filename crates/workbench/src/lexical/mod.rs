@@ -94,10 +94,17 @@ impl Index {
             Kind::Bm25(bm25) => bm25.scores(&query),
             Kind::TfIdf(tfidf) => tfidf.scores(&query),
             Kind::EditDistance(targets) => {
-                let compare = rapidfuzz::fuzz::RatioBatchComparator::new(query.chars());
+                let length = query.chars().count();
+                let query = rapidfuzz::distance::indel::BatchComparator::new(query.chars());
                 targets
                     .iter()
-                    .map(|target| (compare.similarity(target.iter().copied()) * 100.0) as f32)
+                    .map(|target| {
+                        // The crate's own `ratio` for batches divides by the length of the longer text.
+                        let both = length + target.len();
+                        let distance = query.distance(target.iter().copied());
+                        let share = if both == 0 { 0.0 } else { distance as f64 / both as f64 };
+                        ((1.0 - share) * 100.0) as f32
+                    })
                     .collect()
             }
             Kind::Random { seed, targets } => crate::statistics::uniform_row(*seed, place as u64, *targets),
