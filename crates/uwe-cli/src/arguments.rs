@@ -47,6 +47,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: BenchCommand,
     },
+    /// Build and check training graphs
+    Graph {
+        #[command(subcommand)]
+        command: GraphCommand,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -331,6 +336,51 @@ pub(crate) struct BenchExportArguments {
     /// Folder to write into
     #[arg(long, short, value_name = "DIR")]
     pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GraphCommand {
+    /// Build a graph from a recipe
+    Build {
+        /// Recipe (TOML)
+        recipe: PathBuf,
+        /// Folder with the raw files
+        #[arg(long, short, value_name = "DIR")]
+        data: PathBuf,
+        /// Folder to write the graph into
+        #[arg(long, short, value_name = "DIR")]
+        output: PathBuf,
+    },
+    /// Compare every edge with every test set; ends with 1 and names the edges when one leaks
+    Check {
+        /// Folder of the graph; a passed check is noted in its manifest
+        graph: PathBuf,
+        /// Folder with the benchmark's raw files
+        #[arg(long, value_name = "DIR")]
+        against: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print counts by source
+    Stats {
+        /// Folder of the graph
+        graph: PathBuf,
+        /// Print the whole manifest as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print some edges, evenly over the graph
+    Sample {
+        /// Folder of the graph
+        graph: PathBuf,
+        /// How many
+        #[arg(long, short = 'n', value_name = "N", default_value_t = 20, value_parser = positive)]
+        count: usize,
+        /// Of one source alone
+        #[arg(long, value_name = "NAME")]
+        source: Option<String>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -3,6 +3,7 @@
 mod arguments;
 mod bench;
 mod evidence;
+mod graph;
 mod input;
 mod model;
 mod output;
@@ -45,6 +46,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             model::verify(model, reference.as_deref())
         }
         Command::Bench { command } => bench::bench(command),
+        Command::Graph { command } => graph::graph(command),
         Command::Completions { shell } => {
             // Made in memory first: the generator itself would panic on a broken pipe.
             let mut script = Vec::new();

@@ -16,17 +16,17 @@ fn data() -> tempfile::TempDir {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
-    let header = "conceptUri,preferredLabel,altLabels\n";
+    let header = "conceptUri,preferredLabel,altLabels,description\n";
     let skills = ["bake bread", "weld pipes", "plan work", "clean floors", "teach pupils", "drive trucks"];
     let mut table = header.to_string();
     for (index, skill) in skills.iter().enumerate() {
-        table += &format!("s:{index},{skill},\"{skill} well\nknow how to {skill}\nto {skill}\"\n");
+        table += &format!("s:{index},{skill},\"{skill} well\nknow how to {skill}\nto {skill}\",\n");
     }
     write("esco/v1.1.0/skills_en.csv", &table);
     let jobs = ["baker", "welder", "teacher", "driver"];
     let mut table = header.to_string();
     for (index, job) in jobs.iter().enumerate() {
-        table += &format!("o:{index},{job},\n");
+        table += &format!("o:{index},{job},,\n");
     }
     write("esco/v1.1.0/occupations_en.csv", &table);
     let mut relations = "occupationUri,relationType,skillType,skillUri\n".to_string();

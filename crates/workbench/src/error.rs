@@ -73,12 +73,14 @@ impl Error {
         }
     }
 
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+    /// For `map_err`: an [`Error::Io`] of this action and file.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { action, path, source }
     }
 
-    pub(crate) fn data(
+    /// An [`Error::Data`].
+    pub fn data(
         source_name: impl std::fmt::Display,
         problem: impl Into<String>,
         hint: impl Into<String>,

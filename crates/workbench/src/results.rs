@@ -269,7 +269,11 @@ pub(crate) fn read_targets(path: &Path) -> Result<Vec<String>> {
     Ok(targets)
 }
 
-fn write_parquet(path: &Path, columns: Vec<(String, ArrayRef)>) -> Result<()> {
+/// Writes columns as Parquet (zstd), whole or not at all; the same columns give the same bytes.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be written.
+pub fn write_parquet(path: &Path, columns: Vec<(String, ArrayRef)>) -> Result<()> {
     let broken = |error: &dyn std::fmt::Display| Error::Io {
         action: "write",
         path: path.to_path_buf(),
@@ -292,7 +296,10 @@ fn write_parquet(path: &Path, columns: Vec<(String, ArrayRef)>) -> Result<()> {
 pub(crate) const PARTIAL: &str = ".part-";
 
 /// Writes a file that is there whole or not at all.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be written; an older file stays as it is then.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |source| Error::Io { action: "write", path: path.to_path_buf(), source };
     let mut file = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(folder).map_err(failed)?;

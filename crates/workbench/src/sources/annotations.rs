@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Sentences in sorted order, each with its labels.
-pub(crate) type Sentences = BTreeMap<String, Vec<String>>;
+pub type Sentences = BTreeMap<String, Vec<String>>;
 
 /// Files with the columns `sentence` and `label`, a row for each label.
-pub(crate) fn row_a_label(path: &Path) -> Result<Sentences> {
+///
+/// # Errors
+/// [`Error::Data`] for a missing column or a row that does not fit, [`Error::Io`] when it cannot be read.
+pub fn row_a_label(path: &Path) -> Result<Sentences> {
     let mut sentences = Sentences::new();
     for [sentence, label] in table::file_columns(path, ["sentence", "label"])? {
         sentences.entry(sentence).or_default().push(label);
@@ -18,7 +21,10 @@ pub(crate) fn row_a_label(path: &Path) -> Result<Sentences> {
 }
 
 /// Files with the columns `sentence` and `skills`, the latter a list as Python prints it.
-pub(crate) fn row_a_sentence(path: &Path) -> Result<Sentences> {
+///
+/// # Errors
+/// [`Error::Data`] for a missing column or a row that does not fit, [`Error::Io`] when it cannot be read.
+pub fn row_a_sentence(path: &Path) -> Result<Sentences> {
     let mut sentences = Sentences::new();
     for (index, [sentence, skills]) in
         table::file_columns(path, ["sentence", "skills"])?.into_iter().enumerate()

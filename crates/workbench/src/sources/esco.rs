@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// A version such as 1.1.0, ordered by its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Version(pub(crate) [u32; 3]);
+pub struct Version(pub [u32; 3]);
 
 impl Version {
     /// The first `major.minor.patch` in a text.
@@ -36,10 +36,14 @@ impl std::fmt::Display for Version {
 
 /// Which table of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Table {
+pub enum Table {
+    /// `skills_LANGUAGE.csv`
     Skills,
+    /// `occupations_LANGUAGE.csv`
     Occupations,
+    /// `occupationSkillRelations.csv`
     OccupationSkillRelations,
+    /// `skillSkillRelations.csv`
     SkillSkillRelations,
 }
 
@@ -80,24 +84,30 @@ struct Place {
 
 /// A concept of ESCO.
 #[derive(Clone, Debug)]
-pub(crate) struct Concept {
-    pub(crate) uri: String,
+pub struct Concept {
+    /// Identifies the concept in every release and language.
+    pub uri: String,
     /// Preferred label, as it stands in the file.
-    pub(crate) label: String,
+    pub label: String,
     /// Alternative labels, one a line.
-    pub(crate) alternatives: String,
+    pub alternatives: String,
+    /// What the concept is.
+    pub description: String,
 }
 
 /// All releases found below a folder.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Releases {
+pub struct Releases {
     tables: BTreeMap<(Version, Table, String), Place>,
 }
 
 impl Releases {
     /// Looks for archives whose name holds `ESCO` and a version, and for folders with such CSV files whose
     /// name holds a version.
-    pub(crate) fn discover(root: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a damaged archive, [`Error::Io`] when it cannot be read.
+    pub fn discover(root: &Path) -> Result<Self> {
         let mut found = Self::default();
         found.visit(root, 0)?;
         Ok(found)
@@ -138,12 +148,12 @@ impl Releases {
     }
 
     /// Whether a release has a table; relations belong to every language.
-    pub(crate) fn has(&self, version: Version, table: Table, language: &str) -> bool {
+    pub fn has(&self, version: Version, table: Table, language: &str) -> bool {
         self.tables.contains_key(&self.key(version, table, language))
     }
 
     /// Versions that have a table, ascending.
-    pub(crate) fn versions(&self, table: Table, language: &str) -> Vec<Version> {
+    pub fn versions(&self, table: Table, language: &str) -> Vec<Version> {
         let language = if table.has_language() { language } else { "" };
         self.tables
             .keys()
@@ -180,19 +190,31 @@ impl Releases {
     }
 
     /// Concepts in file order.
-    pub(crate) fn concepts(&self, version: Version, table: Table, language: &str) -> Result<Vec<Concept>> {
-        let columns = ["conceptUri", "preferredLabel", "altLabels"];
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the release or a column is missing, [`Error::Io`] when it cannot be read.
+    pub fn concepts(&self, version: Version, table: Table, language: &str) -> Result<Vec<Concept>> {
+        let columns = ["conceptUri", "preferredLabel", "altLabels", "description"];
         let rows = self.read(version, (table, language), columns)?;
-        Ok(rows.into_iter().map(|[uri, label, alternatives]| Concept { uri, label, alternatives }).collect())
+        Ok(rows
+            .into_iter()
+            .map(|[uri, label, alternatives, description]| Concept { uri, label, alternatives, description })
+            .collect())
     }
 
     /// Pairs of (occupation, skill) by URI, in file order, essential and optional ones.
-    pub(crate) fn occupation_skills(&self, version: Version) -> Result<Vec<[String; 2]>> {
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the release or a column is missing, [`Error::Io`] when it cannot be read.
+    pub fn occupation_skills(&self, version: Version) -> Result<Vec<[String; 2]>> {
         self.read(version, (Table::OccupationSkillRelations, ""), ["occupationUri", "skillUri"])
     }
 
     /// Pairs of (skill, related skill) by URI, in file order.
-    pub(crate) fn skill_skills(&self, version: Version) -> Result<Vec<[String; 2]>> {
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the release or a column is missing, [`Error::Io`] when it cannot be read.
+    pub fn skill_skills(&self, version: Version) -> Result<Vec<[String; 2]>> {
         self.read(version, (Table::SkillSkillRelations, ""), ["originalSkillUri", "relatedSkillUri"])
     }
 }
@@ -207,16 +229,16 @@ fn unsound(path: &Path, error: &dyn std::fmt::Display) -> Error {
 }
 
 /// The target space that a release's concepts make: sorted unique labels, as they stand in the file.
-pub(crate) struct Vocabulary {
+pub struct Vocabulary {
     /// Labels by code point.
-    pub(crate) labels: Vec<String>,
+    pub labels: Vec<String>,
     place_of_label: HashMap<String, usize>,
     place_of_uri: HashMap<String, usize>,
 }
 
 impl Vocabulary {
     /// The vocabulary of some concepts.
-    pub(crate) fn of(concepts: &[Concept]) -> Self {
+    pub fn of(concepts: &[Concept]) -> Self {
         let mut labels: Vec<String> = concepts.iter().map(|concept| concept.label.clone()).collect();
         labels.sort_unstable();
         labels.dedup();
@@ -233,12 +255,12 @@ impl Vocabulary {
     }
 
     /// Place of a label, blanks at its ends aside.
-    pub(crate) fn label(&self, label: &str) -> Option<usize> {
+    pub fn label(&self, label: &str) -> Option<usize> {
         self.place_of_label.get(label.trim()).copied()
     }
 
     /// Place of a concept's label.
-    pub(crate) fn uri(&self, uri: &str) -> Option<usize> {
+    pub fn uri(&self, uri: &str) -> Option<usize> {
         self.place_of_uri.get(uri).copied()
     }
 }
@@ -279,9 +301,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("esco/v1.2.0");
         std::fs::create_dir_all(&folder).unwrap();
-        let header = "conceptUri,preferredLabel,altLabels\n";
-        std::fs::write(folder.join("skills_de.csv"), format!("{header}u:1,\"backen \",\"a\nb\"\nu:2,abc,\n"))
-            .unwrap();
+        let header = "conceptUri,preferredLabel,altLabels,description\n";
+        std::fs::write(
+            folder.join("skills_de.csv"),
+            format!("{header}u:1,\"backen \",\"a\nb\",\nu:2,abc,,\n"),
+        )
+        .unwrap();
         let releases = Releases::discover(root.path()).unwrap();
         assert_eq!(releases.versions(Table::Skills, "de"), [Version([1, 2, 0])]);
         assert!(!releases.has(Version([1, 2, 0]), Table::Skills, "en"));

@@ -1,8 +1,8 @@
 //! The raw files that sets are made of: one module a kind of file.
 
-pub(crate) mod annotations;
-pub(crate) mod esco;
+pub mod annotations;
+pub mod esco;
 pub(crate) mod given;
 pub(crate) mod pairs;
-pub(crate) mod table;
-pub(crate) mod vacancies;
+pub mod table;
+pub mod vacancies;

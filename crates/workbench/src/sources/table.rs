@@ -5,11 +5,10 @@ use std::io::Read;
 use std::path::Path;
 
 /// Rows of the wanted columns, in their order; `name` stands in errors.
-pub(crate) fn columns<const N: usize>(
-    reader: impl Read,
-    name: &str,
-    wanted: [&str; N],
-) -> Result<Vec<[String; N]>> {
+///
+/// # Errors
+/// [`Error::Data`] names the missing column with those that are there, or the line that is no CSV.
+pub fn columns<const N: usize>(reader: impl Read, name: &str, wanted: [&str; N]) -> Result<Vec<[String; N]>> {
     let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(reader);
     let broken = |error: csv::Error| {
         let place =
@@ -46,7 +45,10 @@ pub(crate) fn columns<const N: usize>(
 }
 
 /// [`columns`] of a file.
-pub(crate) fn file_columns<const N: usize>(path: &Path, wanted: [&str; N]) -> Result<Vec<[String; N]>> {
+///
+/// # Errors
+/// [`Error::Data`] names the missing column with those that are there, and [`Error::Io`] when the file cannot be read; or the line that is no CSV.
+pub fn file_columns<const N: usize>(path: &Path, wanted: [&str; N]) -> Result<Vec<[String; N]>> {
     let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
     columns(file, &path.display().to_string(), wanted)
 }

@@ -1,0 +1,129 @@
+//! `uwe graph`: training graphs, and the check that nothing of a test leaked into one.
+
+use crate::arguments::GraphCommand;
+use crate::output::printable;
+use crate::setup::note;
+use anyhow::{Result, bail};
+use std::io::Write;
+use std::path::Path;
+use uwe_graph::{GraphFile, Recipe};
+
+/// Most findings that are printed one by one.
+const SHOWN: usize = 50;
+
+/// Runs a subcommand.
+pub(crate) fn graph(command: &GraphCommand) -> Result<()> {
+    match command {
+        GraphCommand::Build { recipe, data, output } => build(recipe, data, output),
+        GraphCommand::Check { graph, against, json } => check(graph, against, *json),
+        GraphCommand::Stats { graph, json } => stats(&GraphFile::read(graph)?, *json),
+        GraphCommand::Sample { graph, count, source } => {
+            sample(&GraphFile::read(graph)?, *count, source.as_deref())
+        }
+    }
+}
+
+fn build(recipe: &Path, data: &Path, output: &Path) -> Result<()> {
+    let recipe = Recipe::read(recipe)?;
+    let started = std::time::Instant::now();
+    let graph = uwe_graph::build(&recipe, data, &mut |source| {
+        note(&format!(
+            "{}: {} edges read; left out {} as test texts, {} repeated, {} unusable",
+            source.name, source.read, source.left_out_as_test, source.repeated, source.unusable
+        ));
+    })?;
+    graph.write(output)?;
+    note(&format!(
+        "{}: {} edges, fingerprint {}, in {:.1} s; `uwe graph check` before training",
+        output.display(),
+        graph.edges.len(),
+        graph.manifest.fingerprint,
+        started.elapsed().as_secs_f64()
+    ));
+    stats(&graph, false)
+}
+
+fn stats(graph: &GraphFile, json: bool) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&graph.manifest)?)?;
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "{:<20} {:<12} {:<6} {:<10} {:>8} {:>8} {:>8}",
+        "source", "graph", "part", "provenance", "edges", "skills", "texts"
+    )?;
+    for count in &graph.manifest.counts {
+        writeln!(
+            out,
+            "{:<20} {:<12} {:<6} {:<10} {:>8} {:>8} {:>8}",
+            count.source,
+            count.graph.to_string(),
+            count.part.to_string(),
+            count.provenance.to_string(),
+            count.edges,
+            count.skills,
+            count.texts
+        )?;
+    }
+    Ok(())
+}
+
+fn sample(graph: &GraphFile, count: usize, source: Option<&str>) -> Result<()> {
+    let edges: Vec<_> =
+        graph.edges.iter().filter(|edge| source.is_none_or(|source| edge.source == source)).collect();
+    if edges.is_empty() {
+        bail!("the graph has no edge of that source; `uwe graph stats` lists them");
+    }
+    let mut out = std::io::stdout().lock();
+    // Evenly over the graph: the same ones each time.
+    for place in 0..count.min(edges.len()) {
+        let edge = edges[place * edges.len() / count.min(edges.len())];
+        let (skill, text) = (printable(&edge.skill), printable(&edge.text));
+        writeln!(out, "{}\t{}\t{}\t{skill}\t{text}", edge.source, edge.graph, edge.part)?;
+    }
+    Ok(())
+}
+
+fn check(folder: &Path, against: &Path, json: bool) -> Result<()> {
+    let mut graph = GraphFile::read(folder)?;
+    let check = uwe_graph::check(&graph.edges, against)?;
+    if check.sets.is_empty() {
+        bail!(
+            "{} gives no test set to check against; `uwe bench list` says what is missing",
+            against.display()
+        );
+    }
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&check)?)?;
+    } else {
+        for finding in check.findings.iter().take(SHOWN) {
+            let edge = &graph.edges[finding.edge];
+            writeln!(
+                out,
+                "edge {} ({}, {}): `{}` - `{}`: {} of {}: `{}`",
+                finding.edge,
+                edge.source,
+                edge.graph,
+                printable(&edge.skill),
+                printable(&edge.text),
+                finding.kind,
+                finding.set,
+                printable(&finding.query)
+            )?;
+        }
+        if check.findings.len() > SHOWN {
+            writeln!(out, "and {} more", check.findings.len() - SHOWN)?;
+        }
+    }
+    // A graph that failed loses what an earlier check had noted.
+    graph.manifest.checked_against = if check.passed() { check.sets.clone() } else { Default::default() };
+    graph.write_manifest(folder)?;
+    if !check.passed() {
+        bail!("{} of {} edges leak", check.findings.len(), graph.edges.len());
+    }
+    note(&format!("{} edges compared with {} test sets: nothing leaks", graph.edges.len(), check.sets.len()));
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! From a recipe to a graph.
+
+use crate::builders::{self, Data, Draft};
+use crate::check::Tests;
+use crate::edge::{Edge, Graph, GraphFile, Manifest, Part, SourceNote, counts};
+use crate::fold::{fold, lot};
+use crate::recipe::{Recipe, Source};
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use workbench::sources::esco::Releases;
+use workbench::{Error, Result};
+
+/// Version of the manifest's form.
+const SCHEMA: u32 = 1;
+/// Longest text in characters; what is longer would be cut by the encoder anyway.
+const LONGEST: usize = 1000;
+
+/// Makes the graph of a recipe out of a data folder. `note` is told of each source when it is read.
+///
+/// The rules, in this order: unusable edges go (an empty or overlong text, or one that repeats its skill); edges whose
+/// text equals a test query of the same task family go; of equal edges (same graph, skill and text, folded) the first
+/// stays. A text is held out when its lot, a hash of seed and folded text, falls below the share; then it is held out in
+/// every source of its graph. The order is that of the recipe and of the files.
+///
+/// # Errors
+/// [`Error::Data`] and [`Error::Io`] name the file and what is wrong with it.
+pub fn build(recipe: &Recipe, data: &Path, note: &mut dyn FnMut(&SourceNote)) -> Result<GraphFile> {
+    let releases = Releases::discover(data)?;
+    let esco = recipe.esco.parse().map_err(|()| {
+        Error::data("recipe", format!("`{}` is no ESCO release", recipe.esco), "write it as 1.2.0")
+    })?;
+    let tests = Tests::read(data)?;
+    let place = Data { root: data, releases: &releases, esco };
+    let mut kept: Vec<(Edge, String, bool)> = Vec::new();
+    let mut seen: HashSet<(Graph, String, String)> = HashSet::new();
+    let mut sources = Vec::with_capacity(recipe.sources.len());
+    for source in &recipe.sources {
+        let drafts = builders::read(&source.kind, &place)?;
+        let mut entry = SourceNote {
+            name: source.name.clone(),
+            licence: source.licence.clone(),
+            read: drafts.len(),
+            left_out_as_test: 0,
+            repeated: 0,
+            unusable: 0,
+        };
+        for draft in drafts {
+            let folded = fold(&draft.text);
+            if !is_usable(&draft, &folded) {
+                entry.unusable += 1;
+            } else if tests.is_test_text(draft.graph, &folded) {
+                entry.left_out_as_test += 1;
+            } else if !seen.insert((draft.graph, draft.skill_id.clone(), folded.clone())) {
+                entry.repeated += 1;
+            } else {
+                kept.push((edge(draft, source), folded, source.hold_out));
+            }
+        }
+        note(&entry);
+        sources.push(entry);
+    }
+    hold_out(recipe, &mut kept);
+    let edges: Vec<Edge> = kept.into_iter().map(|(edge, _, _)| edge).collect();
+    let manifest = Manifest {
+        schema: SCHEMA,
+        written_by: format!("uwe-graph {}", env!("CARGO_PKG_VERSION")),
+        name: recipe.name.clone(),
+        seed: recipe.seed,
+        held_out: recipe.held_out,
+        fingerprint: GraphFile::fingerprint(&edges),
+        sources,
+        counts: counts(&edges),
+        checked_against: BTreeMap::new(),
+    };
+    Ok(GraphFile { edges, manifest })
+}
+
+fn is_usable(draft: &Draft, folded: &str) -> bool {
+    let skill = fold(&draft.skill);
+    !folded.is_empty() && !skill.is_empty() && draft.text.chars().count() <= LONGEST && skill != folded
+}
+
+fn edge(draft: Draft, source: &Source) -> Edge {
+    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    Edge {
+        graph: draft.graph,
+        skill: one_line(&draft.skill),
+        skill_id: draft.skill_id,
+        text: one_line(&draft.text),
+        source: source.name.clone(),
+        weight: draft.weight * source.weight,
+        provenance: draft.provenance,
+        part: Part::Train,
+    }
+}
+
+/// Moves the held-out texts' edges to validation, in every source of their graph.
+fn hold_out(recipe: &Recipe, kept: &mut [(Edge, String, bool)]) {
+    let held: HashSet<(Graph, String)> = kept
+        .iter()
+        .filter(|(_, folded, hold_out)| *hold_out && lot(recipe.seed, folded) < recipe.held_out)
+        .map(|(edge, folded, _)| (edge.graph, folded.clone()))
+        .collect();
+    for (edge, folded, _) in kept {
+        if held.contains(&(edge.graph, std::mem::take(folded))) {
+            edge.part = Part::Val;
+        }
+    }
+}

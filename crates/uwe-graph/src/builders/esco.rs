@@ -1,0 +1,165 @@
+//! Sources whose skills are ESCO's.
+
+use super::{Data, Draft, sentences as cut};
+use crate::edge::{Graph, Provenance};
+use std::collections::HashMap;
+use workbench::sources::esco::{Concept, Table};
+use workbench::sources::{annotations, table, vacancies as tagged};
+use workbench::{Error, Result};
+
+/// Skills of the recipe's release, in file order.
+fn skills(data: &Data<'_>) -> Result<Vec<Concept>> {
+    data.releases.concepts(data.esco, Table::Skills, "en")
+}
+
+/// URI by label, blanks at its ends aside; the first skill of a label counts.
+fn uris(skills: &[Concept]) -> HashMap<&str, &str> {
+    skills.iter().rev().map(|skill| (skill.label.trim(), &skill.uri[..])).collect()
+}
+
+/// The benchmark's validation part of the alternative labels: an alternative is in it if any of its skills has had
+/// none before. Its other part is the test of skill normalisation.
+pub(super) fn alternatives(data: &Data<'_>) -> Result<Vec<Draft>> {
+    let skills = skills(data)?;
+    let mut order: Vec<&str> = Vec::new();
+    let mut owners: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, skill) in skills.iter().enumerate() {
+        let mut own: Vec<&str> = Vec::new();
+        for alternative in skill.alternatives.split('\n').map(str::trim) {
+            let short = alternative.chars().nth(1).is_none();
+            if short || alternative == skill.label || own.contains(&alternative) {
+                continue;
+            }
+            own.push(alternative);
+            owners.entry(alternative).or_insert_with(|| {
+                order.push(alternative);
+                Vec::new()
+            });
+            owners.entry(alternative).and_modify(|list| list.push(index));
+        }
+    }
+    // Labels, not concepts, are the benchmark's targets: two skills of one label count together.
+    let mut had: HashMap<&str, usize> = HashMap::new();
+    let mut edges = Vec::new();
+    for alternative in order {
+        let owners = &owners[alternative];
+        let label = |index: &usize| &skills[*index].label[..];
+        let first = owners.iter().any(|index| !had.contains_key(label(index)));
+        owners.iter().for_each(|index| *had.entry(label(index)).or_default() += 1);
+        if first {
+            edges.extend(owners.iter().map(|index| Draft {
+                graph: Graph::Alternative,
+                skill: skills[*index].label.trim().into(),
+                skill_id: skills[*index].uri.clone(),
+                text: alternative.into(),
+                provenance: Provenance::Real,
+                weight: 1.0,
+            }));
+        }
+    }
+    Ok(edges)
+}
+
+/// Each sentence of a skill's description.
+pub(super) fn descriptions(data: &Data<'_>) -> Result<Vec<Draft>> {
+    let mut edges = Vec::new();
+    for skill in skills(data)? {
+        for sentence in cut(&skill.description, 4) {
+            edges.push(Draft {
+                graph: Graph::Sentence,
+                skill: skill.label.trim().into(),
+                skill_id: skill.uri.clone(),
+                text: sentence.into(),
+                provenance: Provenance::Real,
+                weight: 1.0,
+            });
+        }
+    }
+    Ok(edges)
+}
+
+/// Titles of vacancies with the skills that a tagger found: (least probability, least share, most skills).
+pub(super) fn vacancies(data: &Data<'_>, file: &str, limits: (f64, f64, usize)) -> Result<Vec<Draft>> {
+    let (probability, share, most) = limits;
+    let path = data.root.join(file);
+    let skills = skills(data)?;
+    let uris = uris(&skills);
+    let mut edges = Vec::new();
+    for vacancy in tagged::read(&path)? {
+        let count = vacancy.skills.len();
+        if vacancy.probabilities.len() != count || vacancy.shares.len() != count {
+            return Err(Error::data(
+                path.display(),
+                format!("`{}` has {count} skills without as many probabilities and shares", vacancy.title),
+                "the columns skill_prob_avg and skill_occurrence_pct go with skill_name",
+            ));
+        }
+        let mut tags: Vec<(usize, f64)> = vacancy
+            .probabilities
+            .iter()
+            .copied()
+            .enumerate()
+            .filter(|(index, value)| *value >= probability && vacancy.shares[*index] >= share)
+            .collect();
+        tags.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        for (index, value) in tags.into_iter().take(most) {
+            let skill = vacancy.skills[index].trim();
+            let Some(uri) = uris.get(skill) else { continue };
+            edges.push(Draft {
+                graph: Graph::Job,
+                skill: skill.into(),
+                skill_id: (*uri).into(),
+                text: vacancy.title.clone(),
+                provenance: Provenance::Tagged,
+                weight: value as f32,
+            });
+        }
+    }
+    Ok(edges)
+}
+
+/// Sentences that a model wrote for lists of skills.
+pub(super) fn sentences(data: &Data<'_>, files: &[String]) -> Result<Vec<Draft>> {
+    let skills = skills(data)?;
+    let uris = uris(&skills);
+    let mut edges = Vec::new();
+    for file in files {
+        for (sentence, labels) in annotations::row_a_sentence(&data.root.join(file))? {
+            let sentence = sentence.trim().trim_matches('"').trim();
+            for label in labels {
+                let Some(uri) = uris.get(label.trim()) else { continue };
+                edges.push(Draft {
+                    graph: Graph::Sentence,
+                    skill: label.trim().into(),
+                    skill_id: (*uri).into(),
+                    text: sentence.into(),
+                    provenance: Provenance::Synthetic,
+                    weight: 1.0,
+                });
+            }
+        }
+    }
+    Ok(edges)
+}
+
+/// Titles of vacancies as other names of their occupations.
+pub(super) fn occupation_titles(data: &Data<'_>, file: &str, release: &str) -> Result<Vec<Draft>> {
+    let version = release.parse().map_err(|()| {
+        Error::data("recipe", format!("`{release}` is no ESCO release"), "write it as 1.0.3")
+    })?;
+    let occupations = data.releases.concepts(version, Table::Occupations, "en")?;
+    let labels: HashMap<&str, &str> =
+        occupations.iter().map(|occupation| (&occupation.uri[..], occupation.label.trim())).collect();
+    let rows = table::file_columns(&data.root.join(file), ["vacancyTitle", "conceptUri"])?;
+    let edges = rows.into_iter().filter_map(|[title, uri]| {
+        Some(Draft {
+            graph: Graph::Alternative,
+            skill: (*labels.get(&uri[..])?).into(),
+            skill_id: uri,
+            text: title,
+            provenance: Provenance::Real,
+            weight: 1.0,
+        })
+    });
+    Ok(edges.collect())
+}

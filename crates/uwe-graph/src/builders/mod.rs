@@ -1,0 +1,89 @@
+//! From raw files to edges: one function a kind of source.
+
+mod esco;
+mod onet;
+mod own;
+mod starter;
+
+use crate::edge::{Graph, Provenance};
+use crate::recipe::SourceKind;
+use std::path::Path;
+use workbench::Result;
+use workbench::sources::esco::{Releases, Version};
+
+/// An edge as a source gives it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Draft {
+    pub(crate) graph: Graph,
+    pub(crate) skill: String,
+    pub(crate) skill_id: String,
+    pub(crate) text: String,
+    pub(crate) provenance: Provenance,
+    /// Multiplies the source's weight.
+    pub(crate) weight: f32,
+}
+
+/// Where the builders read.
+pub(crate) struct Data<'a> {
+    pub(crate) root: &'a Path,
+    pub(crate) releases: &'a Releases,
+    /// The release of skills that are named by label.
+    pub(crate) esco: Version,
+}
+
+/// Edges of a source, in the order of its files.
+pub(crate) fn read(kind: &SourceKind, data: &Data<'_>) -> Result<Vec<Draft>> {
+    match kind {
+        SourceKind::EscoAlternatives => esco::alternatives(data),
+        SourceKind::EscoDescriptions => esco::descriptions(data),
+        SourceKind::Vacancies { file, probability, share, most_skills } => {
+            esco::vacancies(data, file, (*probability, *share, *most_skills))
+        }
+        SourceKind::Sentences { files } => esco::sentences(data, files),
+        SourceKind::OccupationTitles { file, release } => esco::occupation_titles(data, file, release),
+        SourceKind::OnetTitles { folder } => onet::titles(&data.root.join(folder)),
+        SourceKind::OnetTechnology { folder, most_titles } => {
+            onet::technology(&data.root.join(folder), *most_titles)
+        }
+        SourceKind::OnetTasks { folder, most_titles } => onet::tasks(&data.root.join(folder), *most_titles),
+        SourceKind::Starter { folder } => starter::edges(&data.root.join(folder)),
+        SourceKind::Table { .. } => own::edges(data.root, kind),
+    }
+}
+
+/// Sentences of a text: parts that end with `.`, `!`, `?` or a line break, of at least `least` words.
+pub(crate) fn sentences(text: &str, least: usize) -> Vec<&str> {
+    let mut sentences = Vec::new();
+    for line in text.lines() {
+        let mut start = 0;
+        let ends = line.match_indices(['.', '!', '?']).map(|(place, _)| place + 1);
+        for end in ends.chain([line.len()]) {
+            // `e.g. this` and `3.5` go on.
+            let next = line[end..].chars().find(|c| !c.is_whitespace());
+            let parted =
+                line[end..].starts_with(char::is_whitespace) && !next.is_some_and(char::is_lowercase);
+            if end == line.len() || parted {
+                let sentence = line[start..end].trim();
+                if sentence.split_whitespace().count() >= least {
+                    sentences.push(sentence);
+                }
+                start = end;
+            }
+        }
+    }
+    sentences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sentences;
+
+    #[test]
+    fn texts_are_cut_into_sentences() {
+        assert_eq!(
+            sentences("Bake bread, e.g. rye. Keep 3.5 kg ready! Short one.\nThe next line here", 3),
+            ["Bake bread, e.g. rye.", "Keep 3.5 kg ready!", "The next line here"]
+        );
+        assert_eq!(sentences("", 1), Vec::<&str>::new());
+    }
+}
