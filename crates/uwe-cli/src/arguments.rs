@@ -338,6 +338,40 @@ pub(crate) struct BenchExportArguments {
     pub(crate) output: PathBuf,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  uwe graph tag vacancies.parquet --space esco.space --output tags --description-column description
+  and in a recipe: kind = \"vacancies\", file = \"tags/vacancies\"; kind = \"table\", file = \"tags/sentences\"")]
+pub(crate) struct TagArguments {
+    /// Vacancies: CSV, JSON lines or Parquet
+    pub(crate) input: PathBuf,
+    /// Target space of the skills
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) space: PathBuf,
+    /// Folder to write into; a tagging that was interrupted is resumed
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Column of the title
+    #[arg(long, value_name = "NAME", default_value = "title")]
+    pub(crate) title_column: String,
+    /// Column of the description, which is cut into sentences; without it, titles alone are tagged
+    #[arg(long, value_name = "NAME")]
+    pub(crate) description_column: Option<String>,
+    /// Least score of a skill
+    #[arg(long, value_name = "SCORE", default_value_t = 0.6, allow_negative_numbers = true)]
+    pub(crate) threshold: f32,
+    /// Most skills of a title or sentence
+    #[arg(long, short = 'k', value_name = "K", default_value_t = 10, value_parser = positive)]
+    pub(crate) top: usize,
+    /// Vacancies of a shard: what is done again at most after an interruption
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = positive)]
+    pub(crate) shard: usize,
+    #[command(flatten)]
+    pub(crate) scoring: ScoringArguments,
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum GraphCommand {
     /// Build a graph from a recipe
@@ -351,6 +385,8 @@ pub(crate) enum GraphCommand {
         #[arg(long, short, value_name = "DIR")]
         output: PathBuf,
     },
+    /// Tag raw vacancies with skills, in bounded memory: the makings of a graph
+    Tag(Box<TagArguments>),
     /// Compare every edge with every test set; ends with 1 and names the edges when one leaks
     Check {
         /// Folder of the graph; a passed check is noted in its manifest

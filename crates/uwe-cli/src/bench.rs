@@ -4,13 +4,12 @@ use crate::arguments::{
     BenchCommand, BenchCompareArguments, BenchData, BenchExportArguments, BenchExportFormat,
     BenchReportArguments, BenchRunArguments, BenchSystem, SplitArgument,
 };
-use crate::setup::{cache_folder, note};
+use crate::setup::{cache_folder, note, watch_for_interrupt};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use uwe::Encoder;
 use workbench::{
     Catalogue, CatalogueOptions, Direction, EncoderSystem, Entry, ExportFormat, GivenScores, Lexical,
@@ -146,9 +145,7 @@ fn run(arguments: &BenchRunArguments) -> Result<()> {
         _ => Box::new(lexical(Lexical::Random)),
     };
     let run = Run::begin(&arguments.output, system.description(), options)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot watch for Ctrl-C")?;
+    let stop = watch_for_interrupt()?;
     let count = ready.len();
     for (index, entry) in ready.into_iter().enumerate() {
         let mut set = catalogue.load(entry)?;

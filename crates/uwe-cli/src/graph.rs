@@ -1,12 +1,15 @@
 //! `uwe graph`: training graphs, and the check that nothing of a test leaked into one.
 
-use crate::arguments::GraphCommand;
+use crate::arguments::{GraphCommand, TagArguments};
 use crate::output::printable;
-use crate::setup::note;
+use crate::setup::{note, watch_for_interrupt};
 use anyhow::{Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
-use uwe_graph::{GraphFile, Recipe};
+use std::sync::atomic::Ordering;
+use uwe::{Ranker, Space};
+use uwe_graph::{GraphFile, Recipe, RowColumns, TagOptions};
 
 /// Most findings that are printed one by one.
 const SHOWN: usize = 50;
@@ -15,6 +18,7 @@ const SHOWN: usize = 50;
 pub(crate) fn graph(command: &GraphCommand) -> Result<()> {
     match command {
         GraphCommand::Build { recipe, data, output } => build(recipe, data, output),
+        GraphCommand::Tag(arguments) => tag(arguments),
         GraphCommand::Check { graph, against, json } => check(graph, against, *json),
         GraphCommand::Stats { graph, json } => stats(&GraphFile::read(graph)?, *json),
         GraphCommand::Sample { graph, count, source } => {
@@ -41,6 +45,44 @@ fn build(recipe: &Path, data: &Path, output: &Path) -> Result<()> {
         started.elapsed().as_secs_f64()
     ));
     stats(&graph, false)
+}
+
+fn tag(arguments: &TagArguments) -> Result<()> {
+    let encoder = arguments.model.open()?;
+    let space = Space::open(&arguments.space)?;
+    let ranker = Ranker::new(&encoder, &space, arguments.scoring.resolve())?;
+    let stop = watch_for_interrupt()?;
+    let columns = RowColumns {
+        title: arguments.title_column.clone(),
+        description: arguments.description_column.clone(),
+    };
+    let options = TagOptions { threshold: arguments.threshold, top: arguments.top, shard: arguments.shard };
+    let bar = ProgressBar::new_spinner()
+        .with_style(ProgressStyle::with_template("{spinner} {human_pos} vacancies, {per_sec}, {elapsed}")?);
+    let started = std::time::Instant::now();
+    let tagged =
+        uwe_graph::tag(&ranker, (&arguments.input, &columns), &options, &arguments.output, &mut |done| {
+            bar.set_position(done.rows);
+            !stop.load(Ordering::Relaxed)
+        });
+    bar.finish_and_clear();
+    let tagged = match tagged {
+        Err(uwe_graph::Error::Interrupted) => {
+            bail!("interrupted; whole shards are kept in {}, run again to go on", arguments.output.display())
+        }
+        other => other?,
+    };
+    let (rows, seconds) = (tagged.rows - tagged.rows_before, started.elapsed().as_secs_f64());
+    note(&format!(
+        "{}: {} vacancies, {} of them now in {seconds:.1} s ({:.0} a second); {} title-skill and {} sentence-skill pairs",
+        arguments.output.display(),
+        tagged.rows,
+        rows,
+        rows as f64 / seconds,
+        tagged.title_pairs,
+        tagged.sentence_pairs
+    ));
+    Ok(())
 }
 
 fn stats(graph: &GraphFile, json: bool) -> Result<()> {

@@ -3,6 +3,8 @@
 use crate::arguments::{Kernels, ModelArguments};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use uwe::{BuildOptions, Columns, Compute, Encoder, EncoderOptions, InstructionSet, Space, Targets};
 
 /// Folder names of default models, the best first.
@@ -96,6 +98,14 @@ pub(crate) fn starter_space(encoder: &Encoder) -> Result<Space> {
         }
     }
     Space::in_memory(encoder, &targets, options).context("cannot encode the starter taxonomy")
+}
+
+/// A flag that Ctrl-C raises, for work that ends between two batches.
+pub(crate) fn watch_for_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot watch for Ctrl-C")?;
+    Ok(stop)
 }
 
 /// A note on standard error.

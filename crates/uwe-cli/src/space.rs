@@ -2,13 +2,12 @@
 
 use crate::arguments::{BuildArguments, PillarArgument, SourceFormat, States};
 use crate::output::printable;
-use crate::setup::{note, note_cut, starter_targets};
-use anyhow::{Context, Result};
+use crate::setup::{note, note_cut, starter_targets, watch_for_interrupt};
+use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use uwe::{BuildOptions, Columns, Format, Pillar, Space, StateType, Targets};
 
 /// Encodes a list of targets into a space file.
@@ -20,9 +19,7 @@ pub(crate) fn build(arguments: &BuildArguments) -> Result<()> {
     if targets.left_out() > 0 {
         note(&format!("{} empty texts were left out", targets.left_out()));
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot watch for Ctrl-C")?;
+    let stop = watch_for_interrupt()?;
     let encoder = arguments.model.open()?;
     let bar = ProgressBar::new(targets.len() as u64).with_style(
         ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} targets, {per_sec}, {eta} left")?

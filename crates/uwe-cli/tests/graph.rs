@@ -4,8 +4,9 @@
 
 mod common;
 
-use common::run;
+use common::{run, uwe};
 use std::path::Path;
+use std::process::Stdio;
 
 #[test]
 fn a_graph_is_built_checked_described_and_sampled() {
@@ -51,4 +52,76 @@ fn a_graph_is_built_checked_described_and_sampled() {
     assert!(nothing.code == Some(1) && nothing.err.contains("no test set"), "{}", nothing.err);
     let wrong = run(folder.path(), &["graph", "sample", "g", "--source", "nope"]);
     assert!(wrong.code == Some(1) && wrong.err.contains("uwe graph stats"), "{}", wrong.err);
+}
+
+/// All files below a folder with their bytes.
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    for kind in ["sentences", "titles", "vacancies"] {
+        for entry in std::fs::read_dir(folder.join(kind)).unwrap() {
+            let path = entry.unwrap().path();
+            let name = format!("{kind}/{}", path.file_name().unwrap().to_string_lossy());
+            files.push((name, std::fs::read(path).unwrap()));
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn vacancies_are_tagged_merged_and_gone_on_with_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let skills = "id,label\nk:1,bake bread\nk:2,weld pipes\nk:3,teach pupils\n";
+    std::fs::write(folder.path().join("skills.csv"), skills).unwrap();
+    assert_eq!(run(folder.path(), &["space", "build", "skills.csv", "-o", "s.space"]).code, Some(0));
+    let mut table = "title,text\n".to_string();
+    for i in 0..600 {
+        table +=
+            &format!("Baker {},\"You bake bread {i} today. And you plan the work {}.\"\n", i % 50, i % 9);
+    }
+    std::fs::write(folder.path().join("v.csv"), &table).unwrap();
+    let arguments = [
+        "graph",
+        "tag",
+        "v.csv",
+        "--space",
+        "s.space",
+        "--description-column",
+        "text",
+        "--threshold",
+        "-1",
+        "--shard",
+        "100",
+        "--top",
+        "2",
+        "--output",
+    ];
+    let started = std::time::Instant::now();
+    let whole = run(folder.path(), &[&arguments[..], &["whole"]].concat());
+    let taken = started.elapsed();
+    assert_eq!(whole.code, Some(0), "{}", whole.err);
+    assert!(whole.err.contains("600 vacancies, 600 of them now"), "{}", whole.err);
+    for part in 1..8 {
+        let mut child =
+            uwe(folder.path()).args(arguments).arg("killed").stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(taken.mul_f64(f64::from(part) / 8.0));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let resumed = run(folder.path(), &[&arguments[..], &["killed"]].concat());
+    assert_eq!(resumed.code, Some(0), "{}", resumed.err);
+    let found = files(&folder.path().join("killed"));
+    assert!(found == files(&folder.path().join("whole")), "a resumed tagging ended with other files");
+    assert_eq!(found.iter().filter(|(name, _)| name.starts_with("titles/")).count(), 6);
+    let other = run(folder.path(), &[&arguments[..11], &["--top", "1", "--output", "killed"]].concat());
+    assert!(other.code == Some(1) && other.err.contains("holds tags of another input"), "{}", other.err);
+    // What comes out goes into a recipe.
+    let recipe = "name = \"t\"\nseed = 1\nheld_out = 0.0\nesco = \"1.2.0\"\n[[source]]\nname = \"sentences\"\nkind = \"table\"\nfile = \"whole/sentences\"\ngraph = \"sentence\"\nskill = \"skill\"\nskill_id = \"skill_id\"\ntext = \"text\"\nprovenance = \"tagged\"\nlicence = \"own\"\n";
+    std::fs::write(folder.path().join("r.toml"), recipe).unwrap();
+    let built = run(folder.path(), &["graph", "build", "r.toml", "--data", ".", "--output", "g"]);
+    assert_eq!(built.code, Some(0), "{}", built.err);
+    assert!(built.out.contains("sentence") && built.out.contains("tagged"), "{}", built.out);
+    let column =
+        run(folder.path(), &["graph", "tag", "v.csv", "-s", "s.space", "-o", "x", "--title-column", "job"]);
+    assert!(column.code == Some(2) && column.err.contains("there is no column `job`"), "{}", column.err);
 }

@@ -9,10 +9,12 @@ mod check;
 mod edge;
 mod fold;
 mod recipe;
+mod tag;
 
 pub use build::build;
 pub use check::{Check, Finding, FindingKind, check};
 pub use edge::{Count, Edge, Graph, GraphFile, Manifest, Part, Provenance, SourceNote};
 pub use fold::{fold, words};
 pub use recipe::{Recipe, Source, SourceKind};
+pub use tag::{RowColumns, Rows, TagOptions, Tagged, tag};
 pub use workbench::{Error, Result};

@@ -51,9 +51,9 @@ pub enum SourceKind {
     EscoAlternatives,
     /// Sentences of ESCO skills' descriptions.
     EscoDescriptions,
-    /// Vacancy titles with tagged skills, as Parquet.
+    /// Vacancy titles with tagged skills, as Parquet; what `uwe graph tag` writes, too.
     Vacancies {
-        /// The file.
+        /// The file, or a folder of such files.
         file: String,
         /// Least mean probability of a tag.
         probability: f64,
@@ -100,7 +100,7 @@ pub enum SourceKind {
     },
     /// A table of edges of your own: CSV, or JSON lines where the name ends in `.jsonl`, or Parquet.
     Table {
-        /// The file.
+        /// The file, or a folder of Parquet files.
         file: String,
         /// The graph.
         graph: crate::Graph,

@@ -93,6 +93,16 @@ impl<'a> Ranker<'a> {
         Ok(rankings)
     }
 
+    /// The target space.
+    pub fn space(&self) -> &'a Space {
+        self.space
+    }
+
+    /// How texts are scored.
+    pub fn scoring(&self) -> &Scoring {
+        &self.scoring
+    }
+
     /// Scores all targets for texts that are already encoded: `scores[query][target]`, in the order of the
     /// space. The form for measurements, which need whole rows; [`Ranker::rank_encoded`] needs no such memory.
     ///

@@ -27,7 +27,9 @@ pub use export::{ExportFormat, export};
 pub use lexical::Lexical;
 pub use metrics::{Metric, Ranks};
 pub use report::{html, markdown};
-pub use results::{Averages, Measured, Queries, Results, SetResult, TaskAverage, write_parquet, write_whole};
+pub use results::{
+    Averages, Measured, Queries, Results, SetResult, TaskAverage, clear_partial, write_parquet, write_whole,
+};
 pub use run::{Comparison, Progress, Run, RunOptions, SetComparison};
 pub use set::{Identity, Judgement, RankingSet, Split, Task};
 pub use statistics::{Difference, Interval, compare, interval, mean, resampled_means};

@@ -293,7 +293,17 @@ pub fn write_parquet(path: &Path, columns: Vec<(String, ArrayRef)>) -> Result<()
 }
 
 /// How the name of a file begins that is not yet whole.
-pub(crate) const PARTIAL: &str = ".part-";
+const PARTIAL: &str = ".part-";
+
+/// Removes what [`write_whole`] left half-written in a folder when its process was killed. Nobody misses what cannot be
+/// removed.
+pub fn clear_partial(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
 
 /// Writes a file that is there whole or not at all.
 ///

@@ -14,7 +14,7 @@
 use crate::error::{Error, Result};
 use crate::metrics::{Metric, Ranks};
 use crate::results::{
-    Averages, PARTIAL, Queries, Results, SetResult, averages, read_targets, write_targets, write_whole,
+    Averages, Queries, Results, SetResult, averages, clear_partial, read_targets, write_targets, write_whole,
 };
 use crate::set::{Identity, RankingSet};
 use crate::statistics::{Difference, RESAMPLES, compare};
@@ -95,8 +95,8 @@ impl Run {
         let manifest = Manifest { schema: SCHEMA, system, options };
         let path = folder.join("run.json");
         let sets = folder.join("sets");
-        clear_leftovers(folder);
-        clear_leftovers(&sets);
+        clear_partial(folder);
+        clear_partial(&sets);
         if path.exists() {
             let run = Self::open(folder)?;
             let found = Manifest { schema: SCHEMA, system: run.system.clone(), options: run.options.clone() };
@@ -396,15 +396,6 @@ pub struct SetComparison {
     pub second: f64,
     /// Second minus first.
     pub difference: Difference,
-}
-
-/// Removes half-written files of a run that was killed. Nobody misses what cannot be removed.
-fn clear_leftovers(folder: &Path) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
 }
 
 /// Names the first thing in which two manifests differ.

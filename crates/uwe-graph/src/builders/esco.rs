@@ -85,7 +85,11 @@ pub(super) fn vacancies(data: &Data<'_>, file: &str, limits: (f64, f64, usize)) 
     let skills = skills(data)?;
     let uris = uris(&skills);
     let mut edges = Vec::new();
-    for vacancy in tagged::read(&path)? {
+    let mut vacancies = Vec::new();
+    for file in super::parquet_files(&path)? {
+        vacancies.extend(tagged::read(&file)?);
+    }
+    for vacancy in vacancies {
         let count = vacancy.skills.len();
         if vacancy.probabilities.len() != count || vacancy.shares.len() != count {
             return Err(Error::data(

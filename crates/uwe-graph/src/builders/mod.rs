@@ -7,9 +7,9 @@ mod starter;
 
 use crate::edge::{Graph, Provenance};
 use crate::recipe::SourceKind;
-use std::path::Path;
-use workbench::Result;
+use std::path::{Path, PathBuf};
 use workbench::sources::esco::{Releases, Version};
+use workbench::{Error, Result};
 
 /// An edge as a source gives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +49,19 @@ pub(crate) fn read(kind: &SourceKind, data: &Data<'_>) -> Result<Vec<Draft>> {
         SourceKind::Starter { folder } => starter::edges(&data.root.join(folder)),
         SourceKind::Table { .. } => own::edges(data.root, kind),
     }
+}
+
+/// A Parquet file, or all those of a folder by name.
+pub(crate) fn parquet_files(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut files: Vec<PathBuf> = std::fs::read_dir(path)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .map_err(Error::io("read", path))?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "parquet"));
+    files.sort();
+    Ok(files)
 }
 
 /// Sentences of a text: parts that end with `.`, `!`, `?` or a line break, of at least `least` words.

@@ -17,6 +17,7 @@ pub(super) fn edges(root: &Path, kind: &SourceKind) -> Result<Vec<Draft>> {
     let columns = [&skill[..], &text[..], skill_id.as_deref().unwrap_or(skill)];
     let rows = match path.extension().and_then(|extension| extension.to_str()) {
         Some("jsonl" | "ndjson") => json_lines(&path, columns)?,
+        _ if path.is_dir() => parquet(&path, columns)?,
         Some("parquet") => parquet(&path, columns)?,
         _ => table::file_columns(&path, columns)?,
     };
@@ -59,6 +60,14 @@ fn uwe_lines(reader: BufReader<std::fs::File>, path: &Path) -> impl Iterator<Ite
 }
 
 fn parquet(path: &Path, columns: [&str; 3]) -> Result<Vec<[String; 3]>> {
+    let mut rows = Vec::new();
+    for file in super::parquet_files(path)? {
+        rows.extend(parquet_file(&file, columns)?);
+    }
+    Ok(rows)
+}
+
+fn parquet_file(path: &Path, columns: [&str; 3]) -> Result<Vec<[String; 3]>> {
     let mut rows = Vec::new();
     for batch in vacancies::batches(path)? {
         let batch = batch?;

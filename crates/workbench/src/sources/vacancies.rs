@@ -63,11 +63,12 @@ fn row_of(lists: &Option<&ListArray>, row: usize) -> Vec<f64> {
 ///
 /// # Errors
 /// [`Error::Data`] for what is no sound Parquet or lacks a column, [`Error::Io`] when it cannot be read.
-pub fn batches(path: &Path) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
+pub fn batches(path: &Path) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
     let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-    let broken = |error: &dyn std::fmt::Display| {
+    let name = path.display().to_string();
+    let broken = move |error: &dyn std::fmt::Display| {
         Error::data(
-            path.display(),
+            &name,
             format!("is no sound Parquet: {error}"),
             "get the file again, or write it with snappy or zstd compression",
         )
