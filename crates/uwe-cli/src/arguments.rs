@@ -294,6 +294,9 @@ pub(crate) struct BenchRunArguments {
     /// Folder in which encoded targets are kept; without it, one in the user's cache
     #[arg(long, value_name = "DIR")]
     pub(crate) spaces: Option<PathBuf>,
+    /// Keep encoded queries in a folder, so that other scorers of the same encoder need not encode them again; they take much room
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep_queries: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) scoring: ScoringArguments,
     #[command(flatten)]

@@ -128,6 +128,7 @@ fn run(arguments: &BenchRunArguments) -> Result<()> {
         (BenchSystem::Encoder, Some(encoder)) => Box::new(EncoderSystem {
             encoder,
             scoring: arguments.scoring.resolve(),
+            queries: arguments.keep_queries.clone(),
             direction: if arguments.reverse { Direction::Reverse } else { Direction::Forward },
             spaces: arguments
                 .spaces

@@ -108,8 +108,8 @@ impl<'a> Ranker<'a> {
     ///
     /// # Errors
     /// [`Error::Space`] when the space turns out to be damaged.
-    pub fn score_all(&self, queries: &Encoded) -> Result<Vec<Vec<f32>>> {
-        Prepared::new(self, &queries.states)?.rows()
+    pub fn score_all(&self, queries: &TokenStates) -> Result<Vec<Vec<f32>>> {
+        Prepared::new(self, queries)?.rows()
     }
 
     /// Which tokens of query and target met in a hit, and what each pair added to the score.

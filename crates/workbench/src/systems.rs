@@ -1,6 +1,7 @@
 //! What is measured: an encoder with a scorer, a lexical baseline, or scores that were made elsewhere.
 
 mod given;
+mod kept;
 
 use crate::error::{Error, Result};
 use crate::lexical::{Index, Lexical};
@@ -78,6 +79,9 @@ pub struct EncoderSystem<'a> {
     pub direction: Direction,
     /// Folder in which target spaces are kept; the same targets are encoded once for all scorers.
     pub spaces: PathBuf,
+    /// Folder in which encoded queries are kept, 4 bytes a number: other scorers of this encoder need not encode them
+    /// again. `None`: they are not kept.
+    pub queries: Option<PathBuf>,
 }
 
 impl System for EncoderSystem<'_> {
@@ -145,10 +149,11 @@ struct Forward<'a> {
 
 impl Scores for Forward<'_> {
     fn rows(&mut self, queries: Range<usize>) -> Result<Vec<Vec<f32>>> {
-        let encoded = self.system.encoder.encode(&self.set.queries[queries])?;
-        self.cut += encoded.tokens.iter().filter(|tokens| tokens.truncated).count();
+        let kept =
+            kept::encode(self.system.encoder, &self.set.queries[queries], self.system.queries.as_deref())?;
+        self.cut += kept.truncated;
         let ranker = Ranker::new(self.system.encoder, &self.space, self.system.scoring)?;
-        Ok(ranker.score_all(&encoded)?)
+        Ok(ranker.score_all(&kept.states)?)
     }
 
     fn truncated(&self) -> (usize, usize) {
@@ -169,7 +174,7 @@ impl Scores for Reverse<'_> {
         let space = Space::in_memory(self.system.encoder, &texts, BuildOptions::default())?;
         self.cut += space.truncated().len();
         let ranker = Ranker::new(self.system.encoder, &space, self.system.scoring)?;
-        let columns = ranker.score_all(&self.targets)?;
+        let columns = ranker.score_all(&self.targets.states)?;
         let mut rows = vec![vec![0.0; columns.len()]; queries.len()];
         for (target, column) in columns.into_iter().enumerate() {
             rows.iter_mut().zip(column).for_each(|(row, score)| row[target] = score);
