@@ -270,9 +270,9 @@ pub(crate) struct BenchRunArguments {
     /// Folder with KEY.npy or KEY.run for each set, for --system given
     #[arg(long, value_name = "DIR")]
     pub(crate) scores: Option<PathBuf>,
-    /// Which split of each set
-    #[arg(long, value_enum, default_value_t = SplitArgument::Test)]
-    pub(crate) split: SplitArgument,
+    /// Which split of each set [default: test, with --only any]
+    #[arg(long, value_enum)]
+    pub(crate) split: Option<SplitArgument>,
     /// Measure only sets whose key fits; `*` stands for anything; may be repeated
     #[arg(long, value_name = "PATTERN")]
     pub(crate) only: Vec<String>,

@@ -91,14 +91,16 @@ fn choose<'a>(
 ) -> Result<(Vec<&'a Entry>, Vec<&'a Entry>)> {
     let wanted = |entry: &&Entry| {
         let identity = &entry.identity;
-        if !arguments.only.is_empty() {
-            return arguments.only.iter().any(|pattern| fits(pattern, &identity.key()));
-        }
         let split = match arguments.split {
-            SplitArgument::Test => identity.split == Split::Test,
-            SplitArgument::Val => identity.split == Split::Validation,
-            SplitArgument::Both => identity.split != Split::Train,
+            // Patterns name sets of any split, unless one is asked for.
+            None if !arguments.only.is_empty() => true,
+            None | Some(SplitArgument::Test) => identity.split == Split::Test,
+            Some(SplitArgument::Val) => identity.split == Split::Validation,
+            Some(SplitArgument::Both) => identity.split != Split::Train,
         };
+        if !arguments.only.is_empty() {
+            return split && arguments.only.iter().any(|pattern| fits(pattern, &identity.key()));
+        }
         let extra =
             ["skillextract-skillskape", "skillsim-proxy"].iter().any(|name| identity.name.starts_with(name));
         let given = identity.task == workbench::Task::Other;
@@ -118,7 +120,15 @@ fn run(arguments: &BenchRunArguments) -> Result<()> {
     for entry in missing {
         note(&format!("{} is not measured: it needs {}", entry.identity.key(), entry.missing.join("; ")));
     }
-    let options = RunOptions { depth: arguments.depth, seed: arguments.seed, ..RunOptions::default() };
+    let options = RunOptions {
+        depth: arguments.depth,
+        seed: arguments.seed,
+        language: arguments.data.language.clone(),
+        esco: arguments.data.esco.clone(),
+        sample: arguments.sample,
+        ..RunOptions::default()
+    };
+    arguments.scoring.resolve().check()?;
     let encoder: Option<Encoder> = match arguments.system {
         BenchSystem::Encoder => Some(arguments.model.open()?),
         _ => None,
@@ -149,7 +159,14 @@ fn run(arguments: &BenchRunArguments) -> Result<()> {
     let stop = watch_for_interrupt()?;
     let count = ready.len();
     for (index, entry) in ready.into_iter().enumerate() {
-        let mut set = catalogue.load(entry)?;
+        let mut set = match catalogue.load(entry) {
+            // One set that is empty stops no other.
+            Err(error @ workbench::Error::Set { .. }) => {
+                note(&format!("{error}; it is not measured"));
+                continue;
+            }
+            other => other?,
+        };
         if let Some(queries) = arguments.sample {
             set = set.sample(queries, arguments.seed);
         }
@@ -237,10 +254,10 @@ fn open_runs(folders: &[std::path::PathBuf]) -> Result<Vec<Run>> {
 
 fn report(arguments: &BenchReportArguments) -> Result<()> {
     let runs = open_runs(&arguments.runs)?;
-    let (page, text) = (workbench::html(&runs)?, workbench::markdown(&runs)?);
+    let report = workbench::report(&runs)?;
     std::fs::create_dir_all(&arguments.output)
         .with_context(|| format!("cannot create {}", arguments.output.display()))?;
-    for (name, content) in [("report.html", page), ("report.md", text)] {
+    for (name, content) in [("report.html", report.html), ("report.md", report.markdown)] {
         let path = arguments.output.join(name);
         std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
         note(&format!("wrote {}", path.display()));

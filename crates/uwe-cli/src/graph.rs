@@ -162,7 +162,11 @@ fn check(folder: &Path, against: &Path, json: bool) -> Result<()> {
     }
     // A graph that failed loses what an earlier check had noted.
     graph.manifest.checked_against = if check.passed() { check.sets.clone() } else { Default::default() };
+    graph.manifest.not_checked_against = check.missing.clone();
     graph.write_manifest(folder)?;
+    if !check.missing.is_empty() {
+        note(&format!("not compared, since the data folder lacks them: {}", check.missing.join(", ")));
+    }
     if !check.passed() {
         bail!("{} of {} edges leak", check.findings.len(), graph.edges.len());
     }

@@ -2,23 +2,21 @@
 
 use crate::builders::{self, Data, Draft};
 use crate::check::Tests;
-use crate::edge::{Edge, Graph, GraphFile, Manifest, Part, SourceNote, counts};
+use crate::edge::{Edge, Graph, GraphFile, Manifest, Part, SCHEMA, SourceNote, counts};
 use crate::fold::{fold, lot};
 use crate::recipe::{Recipe, Source};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use workbench::sources::esco::Releases;
 use workbench::{Error, Result};
 
-/// Version of the manifest's form.
-const SCHEMA: u32 = 1;
 /// Longest text in characters; what is longer would be cut by the encoder anyway.
 const LONGEST: usize = 1000;
 
 /// Makes the graph of a recipe out of a data folder. `note` is told of each source when it is read.
 ///
-/// The rules, in this order: unusable edges go (an empty or overlong text, or one that repeats its skill); edges whose
-/// text equals a test query of the same task family go; of equal edges (same graph, skill and text, folded) the first
+/// The rules, in this order: unusable edges go (an empty or overlong text, or one that repeats its skill); edges that the
+/// leak check would find go; of equal edges (same graph, skill and text, folded) the first
 /// stays. A text is held out when its lot, a hash of seed and folded text, falls below the share; then it is held out in
 /// every source of its graph. The order is that of the recipe and of the files.
 ///
@@ -32,7 +30,7 @@ pub fn build(recipe: &Recipe, data: &Path, note: &mut dyn FnMut(&SourceNote)) ->
     let tests = Tests::read(data)?;
     let place = Data { root: data, releases: &releases, esco };
     let mut kept: Vec<(Edge, String, bool)> = Vec::new();
-    let mut seen: HashSet<(Graph, String, String)> = HashSet::new();
+    let mut seen: HashMap<(Graph, String, String), usize> = HashMap::new();
     let mut sources = Vec::with_capacity(recipe.sources.len());
     for source in &recipe.sources {
         let drafts = builders::read(&source.kind, &place)?;
@@ -45,14 +43,18 @@ pub fn build(recipe: &Recipe, data: &Path, note: &mut dyn FnMut(&SourceNote)) ->
             unusable: 0,
         };
         for draft in drafts {
-            let folded = fold(&draft.text);
-            if !is_usable(&draft, &folded) {
+            let (skill, folded) = (fold(&draft.skill), fold(&draft.text));
+            let key = (draft.graph, draft.skill_id.clone(), folded.clone());
+            if !is_usable(&draft, &skill, &folded) {
                 entry.unusable += 1;
-            } else if tests.is_test_text(draft.graph, &folded) {
+            } else if tests.leak(draft.graph, &skill, &folded).is_some() {
                 entry.left_out_as_test += 1;
-            } else if !seen.insert((draft.graph, draft.skill_id.clone(), folded.clone())) {
+            } else if let Some(place) = seen.get(&key) {
                 entry.repeated += 1;
+                // A text that one source holds out is held out in all.
+                kept[*place].2 |= source.hold_out;
             } else {
+                seen.insert(key, kept.len());
                 kept.push((edge(draft, source), folded, source.hold_out));
             }
         }
@@ -71,12 +73,12 @@ pub fn build(recipe: &Recipe, data: &Path, note: &mut dyn FnMut(&SourceNote)) ->
         sources,
         counts: counts(&edges),
         checked_against: BTreeMap::new(),
+        not_checked_against: Vec::new(),
     };
     Ok(GraphFile { edges, manifest })
 }
 
-fn is_usable(draft: &Draft, folded: &str) -> bool {
-    let skill = fold(&draft.skill);
+fn is_usable(draft: &Draft, skill: &str, folded: &str) -> bool {
     !folded.is_empty() && !skill.is_empty() && draft.text.chars().count() <= LONGEST && skill != folded
 }
 

@@ -114,13 +114,16 @@ pub struct SourceNote {
     pub licence: String,
     /// Edges that the source gave.
     pub read: usize,
-    /// Left out since a text equals a test query of its task family.
+    /// Left out since the leak check would find them.
     pub left_out_as_test: usize,
     /// Left out since the same edge came before.
     pub repeated: usize,
     /// Left out since a text is empty or too long, or repeats the skill.
     pub unusable: usize,
 }
+
+/// Version of the manifest's form.
+pub(crate) const SCHEMA: u32 = 1;
 
 /// What stands beside a graph file: where it came from and what is in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -144,6 +147,8 @@ pub struct Manifest {
     /// Fingerprints of the test sets that the graph was checked against and found free of; empty before a check, and
     /// no training without one.
     pub checked_against: BTreeMap<String, String>,
+    /// Test sets that the check could not have.
+    pub not_checked_against: Vec<String>,
 }
 
 /// A graph with its manifest.
@@ -155,8 +160,6 @@ pub struct GraphFile {
     pub manifest: Manifest,
 }
 
-/// Name of the edge file in a graph's folder.
-const EDGES: &str = "edges.parquet";
 /// Name of the manifest in a graph's folder.
 const MANIFEST: &str = "graph.json";
 
@@ -197,8 +200,21 @@ impl GraphFile {
             ("provenance".into(), text(|edge| edge.provenance.name())),
             ("part".into(), text(|edge| edge.part.name())),
         ];
-        write_parquet(&folder.join(EDGES), columns)?;
-        self.write_manifest(folder)
+        // The file is named by its content: until the new manifest stands, the old one leads to the old edges.
+        write_parquet(&folder.join(self.edge_file()), columns)?;
+        self.write_manifest(folder)?;
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("edges-") && name.ends_with(".parquet") && name != self.edge_file() {
+                // An old file that cannot be removed does no harm.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
+    }
+
+    fn edge_file(&self) -> String {
+        format!("edges-{}.parquet", self.manifest.fingerprint)
     }
 
     /// Writes the manifest alone.
@@ -226,8 +242,13 @@ impl GraphFile {
                 "build the graph again",
             )
         })?;
-        let path = folder.join(EDGES);
-        let mut edges = Vec::new();
+        if manifest.schema != SCHEMA {
+            let problem = format!("has form {}; this program knows form {SCHEMA}", manifest.schema);
+            return Err(Error::data(path.display(), problem, "build the graph again"));
+        }
+        let mut graph = Self { edges: Vec::new(), manifest };
+        let path = folder.join(graph.edge_file());
+        let edges = &mut graph.edges;
         for batch in batches(&path)? {
             let batch = batch?;
             let names = ["graph", "skill", "skill_id", "text", "source", "provenance", "part"];
@@ -255,15 +276,18 @@ impl GraphFile {
                 edges.push(Edge { graph, skill, skill_id, text, source, weight, provenance, part });
             }
         }
-        let found = Self::fingerprint(&edges);
-        if found != manifest.fingerprint {
+        let found = Self::fingerprint(&graph.edges);
+        if found != graph.manifest.fingerprint {
             return Err(Error::data(
                 path.display(),
-                format!("has other edges than its manifest says ({found}, not {})", manifest.fingerprint),
+                format!(
+                    "has other edges than its manifest says ({found}, not {})",
+                    graph.manifest.fingerprint
+                ),
                 "build the graph again",
             ));
         }
-        Ok(Self { edges, manifest })
+        Ok(graph)
     }
 }
 

@@ -14,8 +14,9 @@ pub fn fold(text: &str) -> String {
             && folded.ends_with(|last: char| last.is_alphanumeric() || last == '+')
         {
             folded.push(c);
-        } else if is_mark(c) {
-            // A combining mark belongs to its letter: it neither parts a word nor tells two apart.
+        } else if is_mark(c) || is_invisible(c) {
+            // A combining mark belongs to its letter: it neither parts a word nor tells two apart. What cannot be seen
+            // must not hide a text either.
         } else if !folded.ends_with(' ') && !folded.is_empty() {
             folded.push(' ');
         }
@@ -27,6 +28,11 @@ pub fn fold(text: &str) -> String {
 /// Combining marks of Latin, Greek and Cyrillic letters, as NFKD splits them off.
 fn is_mark(c: char) -> bool {
     ('\u{300}'..='\u{36f}').contains(&c)
+}
+
+/// Soft hyphen, zero-width and direction marks, byte-order mark.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 
 /// The words of a folded text, sorted and unique.
@@ -57,6 +63,7 @@ mod tests {
         assert_eq!(fold("Café"), fold("CAFE\u{301}"));
         assert_eq!(fold("ＮＵＲＳＥ"), "nurse");
         assert_eq!(fold("C++ / C#"), "c++ c#");
+        assert_eq!(fold("ba\u{ad}k\u{200b}er"), "baker");
         assert_eq!(fold("-- !"), "");
         assert_eq!(words("b a b"), ["a", "b"]);
     }

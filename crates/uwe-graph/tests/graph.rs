@@ -61,7 +61,8 @@ fn the_starter_graph_is_whole_and_the_same_each_time() {
     let (a, b) = (folder.path().join("a"), folder.path().join("b"));
     graph.write(&a).unwrap();
     starter().write(&b).unwrap();
-    for name in ["edges.parquet", "graph.json"] {
+    let edges = format!("edges-{}.parquet", graph.manifest.fingerprint);
+    for name in [&edges[..], "graph.json"] {
         assert_eq!(std::fs::read(a.join(name)).unwrap(), std::fs::read(b.join(name)).unwrap(), "{name}");
     }
     assert_eq!(GraphFile::read(&a).unwrap(), graph);
@@ -90,6 +91,7 @@ fn what_is_smuggled_in_is_found_and_named() {
     let found = check(&clean, data.path()).unwrap();
     assert!(found.passed(), "{found:?}");
     assert!(found.sets.len() >= 4, "{:?}", found.sets);
+    assert!(found.missing.contains(&"jobnorm.test.en".to_string()), "{:?}", found.missing);
     for (smuggled, kind, set) in [
         // A test query, other case and punctuation.
         (edge(Graph::Job, "weld pipes", "Artisan-Baker!"), FindingKind::Query, "job2skill-esco1.1.0.test.en"),
@@ -101,6 +103,29 @@ fn what_is_smuggled_in_is_found_and_named() {
                 Graph::Sentence,
                 "weld pipes",
                 "Every night you will bake our bread and rolls with a small team.",
+            ),
+            FindingKind::NearlyQuery,
+            "skillextract-house.test.en",
+        ),
+        // The same pair the other way round, and in another graph.
+        (edge(Graph::Job, "artisan baker", "bake bread"), FindingKind::Pair, "job2skill-esco1.1.0.test.en"),
+        (
+            edge(Graph::Sentence, "artisan baker", "bake bread"),
+            FindingKind::Pair,
+            "job2skill-esco1.1.0.test.en",
+        ),
+        // A test query on the skill side.
+        (
+            edge(Graph::Alternative, "fuse pipes", "melt pipes"),
+            FindingKind::Query,
+            "skillnorm-esco1.1.0.test.en",
+        ),
+        // A sentence that holds a whole test sentence, and more; a soft hyphen hides nothing.
+        (
+            edge(
+                Graph::Sentence,
+                "weld pipes",
+                "We are a family firm. Every night you bake our bread and rolls with a small te\u{ad}am. You get a bicycle.",
             ),
             FindingKind::NearlyQuery,
             "skillextract-house.test.en",
@@ -147,6 +172,7 @@ fn a_build_leaves_test_texts_out_and_says_how_many() {
 fn a_changed_graph_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut graph = starter();
+    graph.write(folder.path()).unwrap();
     graph.edges.truncate(10);
     graph.write(folder.path()).unwrap();
     let error = GraphFile::read(folder.path()).unwrap_err().to_string();

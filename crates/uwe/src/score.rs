@@ -96,6 +96,16 @@ pub struct Scoring {
     pub special_tokens: bool,
 }
 
+impl Scoring {
+    /// Whether the options make sense, before anything is encoded.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a temperature that is not a positive number.
+    pub fn check(&self) -> Result<()> {
+        self.scorer.pass().map(|_| ())
+    }
+}
+
 impl Default for Scoring {
     fn default() -> Self {
         Self {

@@ -17,7 +17,7 @@
 use crate::error::{Error, Result};
 use crate::set::{Identity, RankingSet, RawSet, Split, Task};
 use crate::sources::annotations::{self, Sentences};
-use crate::sources::esco::{Concept, Releases, Table, Version, Vocabulary};
+use crate::sources::esco::{self, Concept, Releases, Table, Version, Vocabulary};
 use crate::sources::vacancies::Vacancy;
 use crate::sources::{given, pairs, table, vacancies};
 use std::collections::HashMap;
@@ -135,6 +135,13 @@ impl Catalogue {
     /// [`Error::Data`] and [`Error::Io`] when it cannot be read.
     pub fn add(&mut self, path: &Path) -> Result<()> {
         let identity = given::read(path)?.identity;
+        if self.entries.iter().any(|entry| entry.identity.key() == identity.key()) {
+            return Err(Error::data(
+                path.display(),
+                format!("is a second set of the name {}", identity.key()),
+                "give it another `task`, split or language, or the file another name",
+            ));
+        }
         let recipe = Recipe::Given { path: path.to_path_buf() };
         self.entries.push(Entry { identity, missing: Vec::new(), recipe });
         Ok(())
@@ -228,8 +235,14 @@ impl Catalogue {
             if !root.join(VACANCIES).is_file() {
                 missing.push(format!("{VACANCIES}: vacancy titles with tagged skills"));
             }
-            if newest.is_none() {
-                missing.push(self.skills_wanted("1.2.0"));
+            match newest {
+                None => missing.push(self.skills_wanted("1.2.0")),
+                Some(version) if !self.releases.has(version, Table::Skills, "en") => {
+                    missing.push(format!(
+                        "the ESCO {version} archive with skills in `en`, in which vacancies are tagged"
+                    ));
+                }
+                Some(_) => {}
             }
             let version = newest.map_or_else(String::new, |version| version.to_string());
             let recipe = match newest {
@@ -284,7 +297,9 @@ impl Catalogue {
     }
 
     fn list_sentences(&mut self, root: &Path) -> Result<()> {
-        let has_skills = self.releases.has(ANNOTATION_RELEASE, Table::Skills, &self.options.language);
+        let has_skills = [&self.options.language[..], "en"]
+            .iter()
+            .all(|language| self.releases.has(ANNOTATION_RELEASE, Table::Skills, language));
         let skills = (!has_skills).then(|| self.skills_wanted(&ANNOTATION_RELEASE.to_string()));
         let mut files: Vec<(String, Split, PathBuf)> = Vec::new();
         let folder = root.join("skill-extraction");
@@ -371,8 +386,15 @@ impl Catalogue {
             return Ok(());
         }
         for path in sorted_entries(folder)? {
-            if path.is_dir() || path.extension().is_some_and(|extension| extension == "json") {
-                self.add(&path)?;
+            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            if hidden || !(path.is_dir() || path.extension().is_some_and(|extension| extension == "json")) {
+                continue;
+            }
+            // A file that is no sound set is listed with the reason, and stops no other.
+            if let Err(error) = self.add(&path) {
+                let name =
+                    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+                self.push_if((Task::Other, name, Split::Test), false, Err(vec![error.to_string()]));
             }
         }
         Ok(())
@@ -400,7 +422,8 @@ impl Catalogue {
             }
             Recipe::Vacancies { direction, file, vocabulary } => {
                 let skills = self.concepts(*vocabulary, Table::Skills)?;
-                vacancy_set(vacancies::read(file)?, *direction, &skills)
+                let english = self.releases.concepts(*vocabulary, Table::Skills, "en")?;
+                vacancy_set(vacancies::read(file)?, *direction, &Carried::new(&english, &skills))
             }
             Recipe::JobTitles { file, occupations } => {
                 let jobs = Vocabulary::of(&self.concepts(*occupations, Table::Occupations)?);
@@ -428,25 +451,17 @@ impl Catalogue {
         self.releases.concepts(version, table, &self.options.language)
     }
 
-    /// Annotations hold English labels; in another language their URIs lead to its labels.
+    /// Annotations hold English labels; their URIs lead to those of the chosen language.
     fn sentence_set(&self, sentences: Sentences) -> Result<RawSet> {
         let english = self.releases.concepts(ANNOTATION_RELEASE, Table::Skills, "en")?;
-        let vocabulary = Vocabulary::of(&self.concepts(ANNOTATION_RELEASE, Table::Skills)?);
-        let by_label: HashMap<&str, &str> =
-            english.iter().rev().map(|concept| (concept.label.trim(), &concept.uri[..])).collect();
-        let place = |label: &str| {
-            if self.options.language == "en" {
-                return vocabulary.label(label);
-            }
-            by_label.get(label.trim()).and_then(|uri| vocabulary.uri(uri))
-        };
+        let skills = Carried::new(&english, &self.concepts(ANNOTATION_RELEASE, Table::Skills)?);
         let queries = sentences
             .into_iter()
             .map(|(sentence, labels)| {
-                (sentence, labels.iter().filter_map(|label| place(label)).map(|p| (p, 1.0)).collect())
+                (sentence, labels.iter().filter_map(|label| skills.place(label)).map(|p| (p, 1.0)).collect())
             })
             .collect();
-        Ok(RawSet { targets: vocabulary.labels, queries })
+        Ok(RawSet { targets: skills.vocabulary.labels, queries })
     }
 }
 
@@ -480,18 +495,43 @@ fn relation_set(
     }
 }
 
+/// English labels, as annotations and taggers use them, in the vocabulary of another language.
+struct Carried {
+    vocabulary: Vocabulary,
+    places: HashMap<String, usize>,
+}
+
+impl Carried {
+    fn new(english: &[Concept], concepts: &[Concept]) -> Self {
+        let vocabulary = Vocabulary::of(concepts);
+        // The first label of a text counts, as in a vocabulary.
+        let mut places = HashMap::new();
+        let mut order: Vec<&Concept> = english.iter().collect();
+        order.sort_by(|a, b| a.label.cmp(&b.label));
+        for concept in order {
+            if let Some(place) = vocabulary.uri(&concept.uri) {
+                places.entry(concept.label.trim().to_string()).or_insert(place);
+            }
+        }
+        Self { vocabulary, places }
+    }
+
+    fn place(&self, label: &str) -> Option<usize> {
+        self.places.get(label.trim()).copied()
+    }
+}
+
 /// Titles as they come against all skills, or skills in the order of their first vacancy against sorted titles.
-fn vacancy_set(vacancies: Vec<Vacancy>, direction: Direction, skills: &[Concept]) -> RawSet {
-    let vocabulary = Vocabulary::of(skills);
+fn vacancy_set(vacancies: Vec<Vacancy>, direction: Direction, skills: &Carried) -> RawSet {
     if direction == Direction::JobToSkill {
         let queries = vacancies
             .into_iter()
             .map(|vacancy| {
-                let places = vacancy.skills.iter().filter_map(|skill| vocabulary.label(skill));
+                let places = vacancy.skills.iter().filter_map(|skill| skills.place(skill));
                 (vacancy.title, places.map(|place| (place, 1.0)).collect())
             })
             .collect();
-        return RawSet { targets: vocabulary.labels, queries };
+        return RawSet { targets: skills.vocabulary.labels.clone(), queries };
     }
     let mut titles: Vec<String> = vacancies.iter().map(|vacancy| vacancy.title.trim().to_string()).collect();
     titles.sort_unstable();
@@ -501,8 +541,8 @@ fn vacancy_set(vacancies: Vec<Vacancy>, direction: Direction, skills: &[Concept]
         let Ok(title) = titles.binary_search_by(|title| title[..].cmp(vacancy.title.trim())) else {
             continue;
         };
-        for skill in vacancy.skills.iter().filter(|skill| vocabulary.label(skill).is_some()) {
-            grouped.add(skill.trim(), title);
+        for place in vacancy.skills.iter().filter_map(|skill| skills.place(skill)) {
+            grouped.add(&skills.vocabulary.labels[place], title);
         }
     }
     RawSet { targets: titles, queries: grouped.queries }
@@ -529,28 +569,15 @@ impl Grouped {
     }
 }
 
-/// Alternative labels as queries. The first alternative of each skill is for validation: an alternative goes
-/// there if any of its skills has had none yet.
+/// Alternative labels as queries; the first one of each skill is for validation.
 fn alternative_set(skills: &[Concept], split: Split) -> RawSet {
     let vocabulary = Vocabulary::of(skills);
-    let mut grouped = Grouped::default();
-    for concept in skills {
-        let Some(place) = vocabulary.uri(&concept.uri) else { continue };
-        let mut own: Vec<&str> = Vec::new();
-        for alternative in concept.alternatives.split('\n').map(str::trim) {
-            let short = alternative.chars().nth(1).is_none();
-            if short || alternative == concept.label || own.contains(&alternative) {
-                continue;
-            }
-            own.push(alternative);
-            grouped.add(alternative, place);
+    let mut queries = Vec::new();
+    for alternative in esco::alternatives(skills) {
+        if alternative.is_first == (split == Split::Validation) {
+            let places = alternative.concepts.iter().filter_map(|index| vocabulary.uri(&skills[*index].uri));
+            queries.push((alternative.label.to_string(), places.map(|place| (place, 1.0)).collect()));
         }
     }
-    let mut had = vec![0usize; vocabulary.labels.len()];
-    grouped.queries.retain(|(_, labels)| {
-        let first = labels.iter().any(|(skill, _)| had[*skill] == 0);
-        labels.iter().for_each(|(skill, _)| had[*skill] += 1);
-        first == (split == Split::Validation)
-    });
-    RawSet { targets: vocabulary.labels, queries: grouped.queries }
+    RawSet { targets: vocabulary.labels, queries }
 }

@@ -26,7 +26,7 @@ pub use error::{Error, Result};
 pub use export::{ExportFormat, export};
 pub use lexical::Lexical;
 pub use metrics::{Metric, Ranks};
-pub use report::{html, markdown};
+pub use report::{Report, report};
 pub use results::{
     Averages, Measured, Queries, Results, SetResult, TaskAverage, clear_partial, write_parquet, write_whole,
 };

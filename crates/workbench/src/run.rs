@@ -23,6 +23,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Queries that are scored together. Memory of a run is about `CHUNK x targets x 8` bytes for two sets of rows,
@@ -39,13 +40,27 @@ pub struct RunOptions {
     pub metrics: Vec<String>,
     /// How many hits of each query are kept.
     pub depth: usize,
-    /// Seed of the bootstrap.
+    /// Seed of the bootstrap, and of a sample.
     pub seed: u64,
+    /// Language of ESCO's labels.
+    #[serde(default = "english")]
+    pub language: String,
+    /// ESCO release that was asked for.
+    #[serde(default)]
+    pub esco: Option<String>,
+    /// Number of queries of each larger set that were measured.
+    #[serde(default)]
+    pub sample: Option<usize>,
+}
+
+fn english() -> String {
+    "en".into()
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { metrics: Metric::all().iter().map(Metric::to_string).collect(), depth: 100, seed: 1 }
+        let metrics = Metric::all().iter().map(Metric::to_string).collect();
+        Self { metrics, depth: 100, seed: 1, language: english(), esco: None, sample: None }
     }
 }
 
@@ -81,13 +96,16 @@ pub struct Run {
     folder: PathBuf,
     system: Description,
     options: RunOptions,
+    /// Held while this process measures; a second one is refused.
+    lock: Option<Arc<std::fs::File>>,
 }
 
 impl Run {
     /// Begins a run in a new or empty folder, or goes on with the one that is there.
     ///
     /// # Errors
-    /// [`Error::Run`] when the folder holds a run of another system or with other options.
+    /// [`Error::Run`] when the folder holds a run of another system or with other options, or anything else, or
+    /// when another process is measuring into it.
     pub fn begin(folder: &Path, system: Description, options: RunOptions) -> Result<Self> {
         for metric in &options.metrics {
             metric.parse::<Metric>()?;
@@ -95,10 +113,11 @@ impl Run {
         let manifest = Manifest { schema: SCHEMA, system, options };
         let path = folder.join("run.json");
         let sets = folder.join("sets");
-        clear_partial(folder);
-        clear_partial(&sets);
         if path.exists() {
-            let run = Self::open(folder)?;
+            let mut run = Self::open(folder)?;
+            run.lock = Some(lock(folder)?);
+            clear_partial(folder);
+            clear_partial(&sets);
             let found = Manifest { schema: SCHEMA, system: run.system.clone(), options: run.options.clone() };
             if found != manifest {
                 return Err(Error::Run {
@@ -109,9 +128,22 @@ impl Run {
             }
             return Ok(run);
         }
+        let others = std::fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+            let empty_sets = entry.file_name() == "sets"
+                && std::fs::read_dir(entry.path()).is_ok_and(|mut entries| entries.next().is_none());
+            entry.file_name() != LOCK && !empty_sets
+        });
+        if others {
+            return Err(Error::Run {
+                path: folder.to_path_buf(),
+                problem: "holds other files, and no run.json".into(),
+                hint: "give a new or empty folder".into(),
+            });
+        }
         std::fs::create_dir_all(&sets).map_err(Error::io("create", &sets))?;
+        let lock = Some(lock(folder)?);
         write_json(&path, &manifest)?;
-        Ok(Self { folder: folder.to_path_buf(), system: manifest.system, options: manifest.options })
+        Ok(Self { folder: folder.to_path_buf(), system: manifest.system, options: manifest.options, lock })
     }
 
     /// Opens the run of a folder.
@@ -127,7 +159,11 @@ impl Run {
                 hint: "name a folder that `uwe bench run` has written".into(),
             });
         }
-        let manifest: Manifest = read_json(&path)?;
+        let manifest: Manifest = read_json(&path).map_err(|error| Error::Run {
+            path: folder.to_path_buf(),
+            problem: format!("cannot be gone on with: {error}"),
+            hint: "measure again into another folder".into(),
+        })?;
         if manifest.schema != SCHEMA {
             return Err(Error::Run {
                 path: folder.to_path_buf(),
@@ -135,7 +171,8 @@ impl Run {
                 hint: "measure again, or use the program that wrote it".into(),
             });
         }
-        Ok(Self { folder: folder.to_path_buf(), system: manifest.system, options: manifest.options })
+        let (system, options) = (manifest.system, manifest.options);
+        Ok(Self { folder: folder.to_path_buf(), system, options, lock: None })
     }
 
     /// The folder.
@@ -159,15 +196,20 @@ impl Run {
     pub fn done(&self, set: &RankingSet) -> Result<Option<SetResult>> {
         let key = set.identity.key();
         let path = self.file(&key, "json");
-        if !path.is_file() {
+        // A summary whose queries were lost is measured again.
+        if !path.is_file() || !self.file(&key, "queries.parquet").is_file() {
             return Ok(None);
         }
         let result: SetResult = read_json(&path)?;
         let data = set.fingerprint();
         if result.data != data || result.identity != set.identity {
+            let what = match result.data == data {
+                false => format!("on other data ({}, now {data})", result.data),
+                true => "in another place of the average".into(),
+            };
             return Err(Error::Run {
                 path: self.folder.clone(),
-                problem: format!("has measured {key} on other data ({}, now {data})", result.data),
+                problem: format!("has measured {key} {what}"),
                 hint: "give another folder, or delete this one".into(),
             });
         }
@@ -258,8 +300,8 @@ impl Run {
 
     fn note_time(&self, key: &str, seconds: f64) -> Result<()> {
         let path = self.folder.join("timings.json");
-        let mut timings: BTreeMap<String, Timing> =
-            if path.is_file() { read_json(&path)? } else { BTreeMap::new() };
+        // Damaged timings are no reason to lose a measurement.
+        let mut timings: BTreeMap<String, Timing> = read_json(&path).unwrap_or_default();
         let timing = Timing { seconds, machine: machine(), peak_resident_mb: peak_resident_mb() };
         timings.insert(key.to_string(), timing);
         write_json(&path, &timings)
@@ -306,6 +348,16 @@ impl Run {
     /// # Errors
     /// [`Error::Data`] for a damaged file, [`Error::Io`] when it cannot be written.
     pub fn finish(&self) -> Result<Results> {
+        let results = self.gather()?;
+        write_json(&self.folder.join("results.json"), &results)?;
+        Ok(results)
+    }
+
+    /// Gathers all summaries and the averages.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a damaged file.
+    pub fn gather(&self) -> Result<Results> {
         let sets = self
             .sets()?
             .into_iter()
@@ -315,7 +367,7 @@ impl Run {
             })
             .collect::<Result<Vec<_>>>()?;
         let averages: Vec<Averages> = averages(&sets, self.options.seed);
-        let results = Results {
+        Ok(Results {
             schema: SCHEMA,
             written_by: format!("workbench {}", env!("CARGO_PKG_VERSION")),
             system: self.system.clone(),
@@ -323,9 +375,7 @@ impl Run {
             resamples: RESAMPLES,
             sets: sets.into_iter().map(|(set, _)| set).collect(),
             averages,
-        };
-        write_json(&self.folder.join("results.json"), &results)?;
-        Ok(results)
+        })
     }
 
     /// Compares another run with this one, set by set, on the sets that both have.
@@ -396,6 +446,23 @@ pub struct SetComparison {
     pub second: f64,
     /// Second minus first.
     pub difference: Difference,
+}
+
+/// Name of the file that a measuring process holds.
+const LOCK: &str = ".lock";
+
+fn lock(folder: &Path) -> Result<Arc<std::fs::File>> {
+    let path = folder.join(LOCK);
+    let file = std::fs::File::create(&path).map_err(Error::io("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Arc::new(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Run {
+            path: folder.to_path_buf(),
+            problem: "is being measured by another process".into(),
+            hint: "wait for it, or give another folder".into(),
+        }),
+        Err(std::fs::TryLockError::Error(source)) => Err(Error::Io { action: "lock", path, source }),
+    }
 }
 
 /// Names the first thing in which two manifests differ.
@@ -480,9 +547,12 @@ mod tests {
         let expected = whole.finish().unwrap();
         let broken = folder.path().join("broken");
         let run = begin(&broken, Lexical::Bm25).unwrap();
+        let second = begin(&broken, Lexical::Bm25).unwrap_err().to_string();
+        assert!(second.contains("by another process"), "{second}");
         let stop = run.measure(&bm25, &sets[0], &mut |progress| progress.done < 512);
         assert!(matches!(stop, Err(Error::Interrupted)));
         assert_eq!(run.sets().unwrap(), []);
+        drop(run);
         let run = begin(&broken, Lexical::Bm25).unwrap();
         for set in &sets {
             run.measure(&bm25, set, &mut |_| true).unwrap();
@@ -506,14 +576,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = begin(folder.path(), Lexical::Bm25).unwrap();
         run.measure(&system(Lexical::Bm25), &set("a", Task::Other, 9), &mut |_| true).unwrap();
+        drop(run);
         let error = begin(folder.path(), Lexical::TfIdfWords).unwrap_err().to_string();
         assert!(error.contains("system.name is \"bm25\" there and \"tfidf-words\" here"), "{error}");
         let options = RunOptions { seed: 2, ..RunOptions::default() };
         let error = Run::begin(folder.path(), system(Lexical::Bm25).description(), options).unwrap_err();
         assert!(error.to_string().contains("options.seed"), "{error}");
+        let options = RunOptions { sample: Some(5), ..RunOptions::default() };
+        let error = Run::begin(folder.path(), system(Lexical::Bm25).description(), options).unwrap_err();
+        assert!(error.to_string().contains("options.sample"), "{error}");
+        let run = begin(folder.path(), Lexical::Bm25).unwrap();
         let error = run.done(&set("a", Task::Other, 10)).unwrap_err().to_string();
         assert!(error.contains("on other data"), "{error}");
         assert!(run.measure(&system(Lexical::Random), &set("b", Task::Other, 9), &mut |_| true).is_err());
+        // Without its manifest a folder is no run: its results could be anybody's.
+        drop(run);
+        std::fs::remove_file(folder.path().join("run.json")).unwrap();
+        let error = begin(folder.path(), Lexical::TfIdfWords).unwrap_err().to_string();
+        assert!(error.contains("holds other files"), "{error}");
     }
 
     #[test]

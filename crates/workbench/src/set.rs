@@ -137,7 +137,7 @@ pub struct RankingSet {
 
 impl RankingSet {
     /// Cleans a raw set: texts are trimmed; a repeated target is folded into its first; repeated queries become
-    /// one with all their labels, the first grade counting; labels are sorted and unique; queries without a
+    /// one with all their labels, the highest grade counting; labels are sorted and unique; queries without a
     /// label are left out.
     ///
     /// # Errors
@@ -169,7 +169,11 @@ impl RankingSet {
                     set: identity.key(),
                     problem: format!("query `{text}` names target {label}; there are {}", raw.targets.len()),
                 })?;
-                merged[place].1.entry(target).or_insert(grade);
+                // Grade 0 says that a target is not relevant.
+                if grade > 0.0 {
+                    let kept = merged[place].1.entry(target).or_insert(grade);
+                    *kept = kept.max(grade);
+                }
             }
         }
         let merged_queries = count - merged.len();
@@ -269,6 +273,19 @@ pub(crate) mod tests {
             set.relevance.iter().map(|l| l.iter().map(|j| j.target).collect()).collect();
         assert_eq!(labels, [vec![0, 1], vec![1]]);
         assert_eq!((set.unjudged, set.merged_queries, set.folded_targets), (1, 1, 1));
+    }
+
+    #[test]
+    fn grade_0_is_not_relevant_and_the_highest_grade_counts() {
+        let labels = |grades: &[(usize, f32)]| grades.to_vec();
+        let queries =
+            vec![("q".into(), labels(&[(0, 0.0), (1, 1.0)])), ("q".into(), labels(&[(0, 2.0), (1, 0.5)]))];
+        let targets = ["a", "b"].map(String::from).to_vec();
+        let set = RankingSet::prepare(identity("x"), RawSet { targets: targets.clone(), queries }).unwrap();
+        let grades: Vec<f32> = set.relevance[0].iter().map(|judgement| judgement.grade).collect();
+        assert_eq!(grades, [2.0, 1.0]);
+        let nothing = RawSet { targets, queries: vec![("q".into(), labels(&[(0, 0.0)]))] };
+        assert!(RankingSet::prepare(identity("x"), nothing).is_err());
     }
 
     #[test]

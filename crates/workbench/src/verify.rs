@@ -72,6 +72,13 @@ fn first_difference(expected: &ReadyMade, set: &RankingSet) -> Option<String> {
             let labels = |index: usize| -> Vec<u32> {
                 set.relevance[index].iter().map(|judgement| judgement.target).collect()
             };
+            if expected.relevance.len() != expected.queries.len() {
+                let counts = (expected.relevance.len(), expected.queries.len());
+                return Some(format!(
+                    "the ready-made set has {} lists of labels for {} queries",
+                    counts.0, counts.1
+                ));
+            }
             let place =
                 (0..expected.relevance.len()).find(|index| expected.relevance[*index] != labels(*index))?;
             Some(format!(

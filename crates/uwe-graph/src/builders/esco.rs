@@ -3,7 +3,7 @@
 use super::{Data, Draft, sentences as cut};
 use crate::edge::{Graph, Provenance};
 use std::collections::HashMap;
-use workbench::sources::esco::{Concept, Table};
+use workbench::sources::esco::{self, Concept, Table};
 use workbench::sources::{annotations, table, vacancies as tagged};
 use workbench::{Error, Result};
 
@@ -17,45 +17,19 @@ fn uris(skills: &[Concept]) -> HashMap<&str, &str> {
     skills.iter().rev().map(|skill| (skill.label.trim(), &skill.uri[..])).collect()
 }
 
-/// The benchmark's validation part of the alternative labels: an alternative is in it if any of its skills has had
-/// none before. Its other part is the test of skill normalisation.
+/// The benchmark's validation part of the alternative labels; the other part is the test of skill normalisation.
 pub(super) fn alternatives(data: &Data<'_>) -> Result<Vec<Draft>> {
     let skills = skills(data)?;
-    let mut order: Vec<&str> = Vec::new();
-    let mut owners: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (index, skill) in skills.iter().enumerate() {
-        let mut own: Vec<&str> = Vec::new();
-        for alternative in skill.alternatives.split('\n').map(str::trim) {
-            let short = alternative.chars().nth(1).is_none();
-            if short || alternative == skill.label || own.contains(&alternative) {
-                continue;
-            }
-            own.push(alternative);
-            owners.entry(alternative).or_insert_with(|| {
-                order.push(alternative);
-                Vec::new()
-            });
-            owners.entry(alternative).and_modify(|list| list.push(index));
-        }
-    }
-    // Labels, not concepts, are the benchmark's targets: two skills of one label count together.
-    let mut had: HashMap<&str, usize> = HashMap::new();
     let mut edges = Vec::new();
-    for alternative in order {
-        let owners = &owners[alternative];
-        let label = |index: &usize| &skills[*index].label[..];
-        let first = owners.iter().any(|index| !had.contains_key(label(index)));
-        owners.iter().for_each(|index| *had.entry(label(index)).or_default() += 1);
-        if first {
-            edges.extend(owners.iter().map(|index| Draft {
-                graph: Graph::Alternative,
-                skill: skills[*index].label.trim().into(),
-                skill_id: skills[*index].uri.clone(),
-                text: alternative.into(),
-                provenance: Provenance::Real,
-                weight: 1.0,
-            }));
-        }
+    for alternative in esco::alternatives(&skills).into_iter().filter(|alternative| alternative.is_first) {
+        edges.extend(alternative.concepts.iter().map(|index| Draft {
+            graph: Graph::Alternative,
+            skill: skills[*index].label.trim().into(),
+            skill_id: skills[*index].uri.clone(),
+            text: alternative.label.into(),
+            provenance: Provenance::Real,
+            weight: 1.0,
+        }));
     }
     Ok(edges)
 }

@@ -3,9 +3,7 @@
 use super::charts;
 use super::study::{self, Example, Study, StudyRun};
 use super::text::best;
-use crate::error::Result;
 use crate::results::Averages;
-use crate::run::Run;
 use crate::set::{Identity, Task};
 use crate::statistics::Interval;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -14,13 +12,7 @@ const STYLE: &str = include_str!("style.css");
 /// Worst queries of each set.
 const EXAMPLES: usize = 6;
 
-/// One web page on one or several runs. The first is what the others are compared with; the queries shown are the
-/// last one's.
-///
-/// # Errors
-/// Those of reading the runs.
-pub fn html(runs: &[Run]) -> Result<String> {
-    let study = Study::read(runs)?;
+pub(super) fn html(study: &Study) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -33,21 +25,21 @@ pub fn html(runs: &[Run]) -> Result<String> {
             body {
                 main {
                     h1 { "WorkBench report" }
-                    (legend(&study))
-                    (averages(&study))
-                    (table(&study))
-                    (transfer(&study))
-                    (bars(&study))
-                    (tails(&study))
-                    (ranks(&study))
-                    (differences(&study))
-                    (worst(&study))
-                    (provenance(&study))
+                    (legend(study))
+                    (averages(study))
+                    (table(study))
+                    (transfer(study))
+                    (bars(study))
+                    (tails(study))
+                    (ranks(study))
+                    (differences(study))
+                    (worst(study))
+                    (provenance(study))
                 }
             }
         }
     };
-    Ok(page.into_string())
+    page.into_string()
 }
 
 fn swatch(run: usize) -> Markup {
@@ -62,6 +54,9 @@ fn legend(study: &Study) -> Markup {
             @for (index, run) in study.runs.iter().enumerate() {
                 li { (swatch(index)) b { (run.letter) } " " (run.name) }
             }
+        }
+        @if !study.left_out.is_empty() {
+            p.note { "Left out, since an earlier run has measured a set of this name on other data: " (study.left_out.join(", ")) "." }
         }
     }
 }
@@ -138,9 +133,11 @@ fn absent_everywhere(found: &[Option<&Averages>]) -> Vec<&'static str> {
     Task::WORKBENCH.iter().filter(|task| !measured(task)).map(Task::title).collect()
 }
 
-/// The run with the best average; none when the averages stand on different tasks.
+/// The run with the best average; none when the averages stand on different sets.
 pub(super) fn best_average(found: &[Option<&Averages>]) -> Option<usize> {
-    let tasks = |average: &Averages| average.tasks.iter().map(|task| task.task.clone()).collect::<Vec<_>>();
+    let tasks = |average: &Averages| {
+        average.tasks.iter().map(|task| (task.task.clone(), task.sets.clone())).collect::<Vec<_>>()
+    };
     let mut all = found.iter().flatten().map(|average| tasks(average));
     let first = all.next()?;
     all.all(|other| other == first)

@@ -15,6 +15,8 @@ pub(super) struct Study {
     pub(super) sets: Vec<Identity>,
     /// Each further run compared with the first, where they share a set.
     pub(super) comparisons: Vec<Option<Comparison>>,
+    /// What is left out, since an earlier run has measured a set of this name on other data.
+    pub(super) left_out: Vec<String>,
 }
 
 /// A run with all its queries.
@@ -29,7 +31,7 @@ pub(super) struct StudyRun {
 
 impl StudyRun {
     pub(super) fn set(&self, identity: &Identity) -> Option<&SetResult> {
-        self.results.sets.iter().find(|set| set.identity == *identity)
+        self.results.sets.iter().find(|set| set.identity.key() == identity.key())
     }
 
     pub(super) fn queries(&self, identity: &Identity) -> Option<&Queries> {
@@ -76,24 +78,29 @@ impl Study {
         let Some(first) = runs.first() else {
             return Err(Error::Argument { name: "runs", problem: "there is none to report on".into() });
         };
-        let mut study = Self { runs: Vec::new(), sets: Vec::new(), comparisons: Vec::new() };
+        let mut study =
+            Self { runs: Vec::new(), sets: Vec::new(), comparisons: Vec::new(), left_out: Vec::new() };
+        let mut known: HashMap<String, String> = HashMap::new();
         for (index, run) in runs.iter().enumerate() {
-            let results = run.finish()?;
+            let mut results = run.gather()?;
+            let letter = letter(index);
+            results.sets.retain(|set| {
+                let key = set.identity.key();
+                let fits = *known.entry(key.clone()).or_insert_with(|| set.data.clone()) == set.data;
+                if !fits {
+                    study.left_out.push(format!("{key} of run {letter}"));
+                }
+                fits
+            });
             let (mut queries, mut targets) = (HashMap::new(), HashMap::new());
             for set in &results.sets {
                 queries.insert(set.identity.key(), run.queries(&set.identity)?);
                 targets.insert(set.identity.key(), run.targets(&set.identity)?);
-                if !study.sets.contains(&set.identity) {
+                if !study.sets.iter().any(|identity| identity.key() == set.identity.key()) {
                     study.sets.push(set.identity.clone());
                 }
             }
-            study.runs.push(StudyRun {
-                letter: letter(index),
-                name: system_name(run.system()),
-                results,
-                queries,
-                targets,
-            });
+            study.runs.push(StudyRun { letter, name: system_name(run.system()), results, queries, targets });
             if index > 0 {
                 study.comparisons.push(first.compare(run, "map").ok());
             }

@@ -2,18 +2,12 @@
 
 use super::page::best_average;
 use super::study::{Study, long_tail};
-use crate::error::Result;
 use crate::results::Averages;
-use crate::run::Run;
 use crate::statistics::Interval;
 use std::fmt::Write;
 
-/// Markdown tables on one or several runs.
-///
-/// # Errors
-/// Those of reading the runs.
-pub fn markdown(runs: &[Run]) -> Result<String> {
-    let study = Study::read(runs)?;
+/// Markdown tables.
+pub(super) fn markdown(study: &Study) -> String {
     let mut out = String::from("# WorkBench\n\n");
     for run in &study.runs {
         push(&mut out, &format!("- {}: {}", run.letter, cell(&run.name)));
@@ -124,7 +118,7 @@ pub fn markdown(runs: &[Run]) -> Result<String> {
         &mut out,
         "Head, middle and tail are thirds of the relevant targets by how many queries they are relevant to; the figure is the mean precision at them. Ties: queries on which another target has the very score of a relevant one.",
     );
-    Ok(out)
+    out
 }
 
 fn push(out: &mut String, line: &str) {

@@ -2,9 +2,9 @@
 
 use super::table;
 use crate::error::{Error, Result};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// A version such as 1.1.0, ordered by its numbers.
@@ -33,6 +33,9 @@ impl std::fmt::Display for Version {
         write!(formatter, "{}.{}.{}", self.0[0], self.0[1], self.0[2])
     }
 }
+
+/// Most bytes of a table in an archive: twenty times what ESCO's largest has.
+const LARGEST_TABLE: u64 = 500_000_000;
 
 /// Which table of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,6 +165,15 @@ impl Releases {
             .collect()
     }
 
+    /// Languages of any release's skills or occupations.
+    pub fn languages(&self) -> Vec<String> {
+        let mut languages: Vec<String> =
+            self.tables.keys().map(|(_, _, language)| language.clone()).filter(|l| !l.is_empty()).collect();
+        languages.sort();
+        languages.dedup();
+        languages
+    }
+
     fn key(&self, version: Version, table: Table, language: &str) -> (Version, Table, String) {
         (version, table, if table.has_language() { language.to_string() } else { String::new() })
     }
@@ -184,6 +196,10 @@ impl Releases {
             Some(entry) => {
                 let mut archive = archive(&place.file)?;
                 let reader = archive.by_name(entry).map_err(|error| unsound(&place.file, &error))?;
+                if reader.size() > LARGEST_TABLE {
+                    return Err(unsound(&place.file, &format!("{entry} would have {} bytes", reader.size())));
+                }
+                let reader = reader.take(LARGEST_TABLE);
                 table::columns(reader, &format!("{}:{entry}", place.file.display()), columns)
             }
         }
@@ -226,6 +242,46 @@ fn archive(path: &Path) -> Result<zip::ZipArchive<BufReader<File>>> {
 
 fn unsound(path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::data(path.display(), format!("is no sound zip archive: {error}"), "get the archive again")
+}
+
+/// An alternative label with the concepts that have it.
+#[derive(Clone, Debug)]
+pub struct Alternative<'a> {
+    /// The label.
+    pub label: &'a str,
+    /// Places of the concepts in their list.
+    pub concepts: Vec<usize>,
+    /// Whether it belongs to the validation part: one of its concepts' labels has had no alternative before.
+    pub is_first: bool,
+}
+
+/// All alternative labels in file order, split by WorkBench's rule: entries of one character, repeats and the preferred
+/// label itself (as it stands in the file) are left out.
+pub fn alternatives(concepts: &[Concept]) -> Vec<Alternative<'_>> {
+    let mut found: Vec<Alternative<'_>> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for (index, concept) in concepts.iter().enumerate() {
+        let mut own: Vec<&str> = Vec::new();
+        for label in concept.alternatives.split('\n').map(str::trim) {
+            let short = label.chars().nth(1).is_none();
+            if short || label == concept.label || own.contains(&label) {
+                continue;
+            }
+            own.push(label);
+            let place = *places.entry(label).or_insert_with(|| {
+                found.push(Alternative { label, concepts: Vec::new(), is_first: false });
+                found.len() - 1
+            });
+            found[place].concepts.push(index);
+        }
+    }
+    // Labels, not concepts, are the targets: two concepts of one label count together.
+    let mut had: HashSet<&str> = HashSet::new();
+    for alternative in &mut found {
+        let labels = alternative.concepts.iter().map(|index| &concepts[*index].label[..]);
+        alternative.is_first = labels.fold(false, |first, label| had.insert(label) || first);
+    }
+    found
 }
 
 /// The target space that a release's concepts make: sorted unique labels, as they stand in the file.

@@ -31,8 +31,32 @@ struct Json {
 /// `qrels.tsv` or `qrels/test.tsv`.
 pub(crate) fn read(path: &Path) -> Result<RankingSet> {
     let (identity, raw) = if path.is_dir() { beir(path)? } else { json(path)? };
+    // The key becomes part of file names.
+    for (what, name) in [("name", &identity.name), ("language", &identity.language)] {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if name.is_empty() || name.len() > 100 || name.starts_with('.') || !name.chars().all(plain) {
+            return Err(Error::data(
+                path.display(),
+                format!("has the {what} `{name}`"),
+                "names are up to 100 letters, digits, dots, dashes and underscores, and begin with no dot",
+            ));
+        }
+    }
+    let odd = |grade: f32| !(0.0..=GREATEST_GRADE).contains(&grade);
+    for (query, (text, labels)) in raw.queries.iter().enumerate() {
+        if let Some((index, grade)) = labels.iter().find(|label| odd(label.1)) {
+            return Err(Error::data(
+                path.display(),
+                format!("query {query} (`{text}`) gives target {index} the grade {grade}"),
+                format!("grades are numbers from 0 to {GREATEST_GRADE}"),
+            ));
+        }
+    }
     RankingSet::prepare(identity, raw)
 }
+
+/// A gain of `2^grade - 1` stays exact up to here.
+const GREATEST_GRADE: f32 = 50.0;
 
 fn stem(path: &Path) -> String {
     path.file_stem().map_or_else(|| "given".into(), |stem| stem.to_string_lossy().into_owned())
@@ -71,15 +95,6 @@ fn json(path: &Path) -> Result<(Identity, RawSet)> {
             .collect::<Vec<(usize, f32)>>()
     };
     let queries: Vec<_> = json.queries.into_iter().zip(json.relevance.into_iter().map(labels)).collect();
-    for (query, (text, labels)) in queries.iter().enumerate() {
-        if let Some((index, grade)) = labels.iter().find(|label| !(label.1.is_finite() && label.1 >= 0.0)) {
-            return Err(Error::data(
-                path.display(),
-                format!("query {query} (`{text}`) gives target {index} the grade {grade}"),
-                "grades are numbers from 0 on",
-            ));
-        }
-    }
     Ok((identity, RawSet { targets: json.targets, queries }))
 }
 
@@ -195,6 +210,8 @@ mod tests {
             (r#"{"queries":["a"],"targets":["x"],"relevance":[[3]]}"#, "names target 3"),
             (r#"{"queries":["a"],"targets":["x"],"relevance":[[[0,-1]]]}"#, "the grade -1"),
             (r#"{"queries":["a"]"#, "is no ranking set"),
+            (r#"{"task":"../x","queries":["a"],"targets":["x"],"relevance":[[0]]}"#, "has the name `../x`"),
+            (r#"{"queries":["a"],"targets":["x"],"relevance":[[[0,1024]]]}"#, "the grade 1024"),
         ] {
             std::fs::write(&path, text).unwrap();
             assert!(read(&path).unwrap_err().to_string().contains(problem), "{text}");
@@ -203,16 +220,18 @@ mod tests {
 
     #[test]
     fn beir_folders() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("mine");
+        std::fs::create_dir(&folder).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
         write("corpus.jsonl", "{\"_id\":\"t1\",\"title\":\"x\"}\n{\"_id\":\"t2\",\"text\":\"y\"}\n");
         write("queries.jsonl", "{\"_id\":\"q1\",\"text\":\"a\"}\n{\"_id\":\"q2\",\"text\":\"b\"}\n");
         write("qrels.tsv", "query-id\tcorpus-id\tscore\nq1\tt2\t3\nq1\tt1\t0\n");
-        let set = read(folder.path()).unwrap();
+        let set = read(&folder).unwrap();
         assert_eq!(set.targets, ["x", "y"]);
         assert_eq!((set.queries.len(), set.unjudged), (1, 1));
         assert_eq!(set.relevance[0], [crate::set::Judgement { target: 1, grade: 3.0 }]);
         write("qrels.tsv", "q1\tnope\t3\n");
-        assert!(read(folder.path()).unwrap_err().to_string().contains("unknown target `nope`"));
+        assert!(read(&folder).unwrap_err().to_string().contains("unknown target `nope`"));
     }
 }
