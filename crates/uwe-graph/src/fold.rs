@@ -8,11 +8,8 @@ use unicode_normalization::UnicodeNormalization;
 pub fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for c in text.nfkd().flat_map(char::to_lowercase) {
-        if c.is_alphanumeric() {
-            folded.push(c);
-        } else if matches!(c, '+' | '#')
-            && folded.ends_with(|last: char| last.is_alphanumeric() || last == '+')
-        {
+        let follows = || folded.ends_with(|last: char| last.is_alphanumeric() || last == '+');
+        if c.is_alphanumeric() || (matches!(c, '+' | '#') && follows()) {
             folded.push(c);
         } else if is_mark(c) || is_invisible(c) {
             // A combining mark belongs to its letter: it neither parts a word nor tells two apart. What cannot be seen

@@ -32,6 +32,8 @@ pub use results::{
 };
 pub use run::{Comparison, Progress, Run, RunOptions, SetComparison};
 pub use set::{Identity, Judgement, RankingSet, Split, Task};
-pub use statistics::{Difference, Interval, compare, interval, mean, resampled_means};
+pub use statistics::{
+    ASSIGNMENTS, Difference, Interval, RESAMPLES, compare, interval, mean, resampled_means,
+};
 pub use systems::{Description, Direction, EncoderSystem, GivenScores, LexicalSystem, Scores, System, Watch};
 pub use verify::{Verdict, verify};

@@ -30,6 +30,9 @@ use std::time::Instant;
 /// `queries x (depth x 8 + relevant x 12 + metrics x 8)` bytes for what is kept, and the mapped target space.
 const CHUNK: usize = 512;
 
+/// The best targets of a query with their scores.
+type Hits = Vec<(u32, f32)>;
+
 /// Version of the files' form.
 const SCHEMA: u32 = 1;
 
@@ -273,7 +276,7 @@ impl Run {
             }
             let range = first..(first + CHUNK).min(total);
             let rows = scores.rows(range.clone())?;
-            let ranked: Vec<Result<(Ranks, Vec<(u32, f32)>)>> = rows
+            let ranked: Vec<Result<(Ranks, Hits)>> = rows
                 .into_par_iter()
                 .zip(&set.relevance[range])
                 .map(|(row, relevant)| {

@@ -6,9 +6,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// Resamples of a bootstrap.
-pub(crate) const RESAMPLES: usize = 1000;
+pub const RESAMPLES: usize = 1000;
 /// Random sign assignments of a randomisation test.
-pub(crate) const ASSIGNMENTS: usize = 10_000;
+pub const ASSIGNMENTS: usize = 10_000;
 
 /// A mean with the 95 % interval of its bootstrap distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,8 @@
 //! The sets of the real data against ready-made copies. Needs `UWE_BENCH_DATA`: a folder with the raw files, and the
 //! ready-made sets in its folder `tasks`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
+
 use std::path::PathBuf;
 use workbench::{Catalogue, CatalogueOptions, verify};
 

@@ -278,8 +278,10 @@ pub fn alternatives(concepts: &[Concept]) -> Vec<Alternative<'_>> {
     // Labels, not concepts, are the targets: two concepts of one label count together.
     let mut had: HashSet<&str> = HashSet::new();
     for alternative in &mut found {
-        let labels = alternative.concepts.iter().map(|index| &concepts[*index].label[..]);
-        alternative.is_first = labels.fold(false, |first, label| had.insert(label) || first);
+        for index in &alternative.concepts {
+            // Every label is counted, also behind one that decides.
+            alternative.is_first |= had.insert(&concepts[*index].label);
+        }
     }
     found
 }
