@@ -69,12 +69,8 @@ pub(crate) enum Command {
 
 Each line of JSON is {\"query\", \"truncated\", \"hits\": [{\"rank\", \"target\", \"id\", \"score\", \"evidence\"?}]}.")]
 pub(crate) struct RankArguments {
-    /// Texts to rank; without any, lines of --input or of standard input
-    #[arg(value_name = "TEXT", conflicts_with = "input")]
-    pub(crate) texts: Vec<String>,
-    /// File with one text a line; `-` is standard input
-    #[arg(long, short, value_name = "FILE")]
-    pub(crate) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) texts: TextArguments,
     /// Target space; without one, the skills of the built-in starter taxonomy
     #[arg(long, short, value_name = "FILE", env = "UWE_SPACE")]
     pub(crate) space: Option<PathBuf>,
@@ -98,12 +94,8 @@ pub(crate) struct RankArguments {
   uwe embed \"pastry chef\"
   uwe embed --tokens --input skills.txt > states.jsonl")]
 pub(crate) struct EmbedArguments {
-    /// Texts to encode; without any, lines of --input or of standard input
-    #[arg(value_name = "TEXT", conflicts_with = "input")]
-    pub(crate) texts: Vec<String>,
-    /// File with one text a line; `-` is standard input
-    #[arg(long, short, value_name = "FILE")]
-    pub(crate) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) texts: TextArguments,
     /// Print every token's state instead of one vector for each text
     #[arg(long)]
     pub(crate) tokens: bool,
@@ -375,6 +367,85 @@ pub(crate) struct TagArguments {
     pub(crate) model: ModelArguments,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  uwe graph enrich graphs/full --data data --cache answers --output graphs/enriched --llm gpt-4o-mini --dry-run
+  uwe graph enrich graphs/full --data data --cache answers --output graphs/enriched \\
+      --llm smollm2 --base-url http://127.0.0.1:8000/v1 --skills 200
+
+The key comes from the environment alone (--key-variable) and is written nowhere. Answers are kept in --cache: a run that
+was killed goes on without asking twice, and the cache alone repeats it without a network.")]
+pub(crate) struct EnrichArguments {
+    /// Folder of the graph
+    pub(crate) graph: PathBuf,
+    /// Folder with the raw files: skills to enrich, and the tests that nothing may repeat
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Folder of the answers
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: PathBuf,
+    /// Folder to write the enriched graph into
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Name of the language model, as its server knows it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) llm: String,
+    /// Base address of a server that speaks OpenAI's protocol
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000/v1", env = "UWE_LLM_URL")]
+    pub(crate) base_url: String,
+    /// Environment variable that holds the key
+    #[arg(long, value_name = "NAME", default_value = "OPENAI_API_KEY")]
+    pub(crate) key_variable: String,
+    /// The graph whose thin skills get texts
+    #[arg(long, value_enum, default_value_t = GraphArgument::Job)]
+    pub(crate) kind: GraphArgument,
+    /// Fewest texts that a skill should have
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive)]
+    pub(crate) minimum: usize,
+    /// ESCO release of the skills
+    #[arg(long, value_name = "VERSION", default_value = "1.2.0")]
+    pub(crate) esco: String,
+    /// Texts asked for at once
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive)]
+    pub(crate) texts: usize,
+    /// Most skills, the thinnest first
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) skills: Option<usize>,
+    /// Most requests of this run
+    #[arg(long, value_name = "N")]
+    pub(crate) max_requests: Option<usize>,
+    /// Most tokens of this run, as the server counts them
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens_spent: Option<u64>,
+    /// Requests under way at once
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = positive)]
+    pub(crate) workers: usize,
+    /// Most requests a minute
+    #[arg(long, value_name = "N")]
+    pub(crate) requests_a_minute: Option<u32>,
+    /// Seconds until a request is given up
+    #[arg(long, value_name = "N", default_value_t = 120)]
+    pub(crate) timeout: u64,
+    /// Texts of one skill that are at least so similar become one
+    #[arg(long, value_name = "COSINE", default_value_t = 0.7)]
+    pub(crate) similarity: f32,
+    /// Say what would be asked and what it would cost, and ask nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum GraphArgument {
+    /// Job titles
+    Job,
+    /// Sentences of vacancies
+    Sentence,
+    /// Other names of the skill
+    Alternative,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum GraphCommand {
     /// Build a graph from a recipe
@@ -390,6 +461,8 @@ pub(crate) enum GraphCommand {
     },
     /// Tag raw vacancies with skills, in bounded memory: the makings of a graph
     Tag(Box<TagArguments>),
+    /// Let a language model write texts for skills that have few
+    Enrich(Box<EnrichArguments>),
     /// Compare every edge with every test set; ends with 1 and names the edges when one leaks
     Check {
         /// Folder of the graph; a passed check is noted in its manifest
@@ -455,6 +528,17 @@ pub(crate) enum BenchExportFormat {
     Mteb,
     /// One table of all metrics
     Csv,
+}
+
+/// Where texts come from.
+#[derive(Debug, Args)]
+pub(crate) struct TextArguments {
+    /// Texts; without any, lines of --input or of standard input
+    #[arg(value_name = "TEXT", conflicts_with = "input")]
+    pub(crate) texts: Vec<String>,
+    /// File with one text a line; `-` is standard input
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! `uwe graph`: training graphs, and the check that nothing of a test leaked into one.
 
-use crate::arguments::{GraphCommand, TagArguments};
+use crate::arguments::{EnrichArguments, GraphArgument, GraphCommand, TagArguments};
 use crate::output::printable;
 use crate::setup::{note, watch_for_interrupt};
 use anyhow::{Result, bail};
@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use uwe::{Ranker, Space};
-use uwe_graph::{GraphFile, Recipe, RowColumns, TagOptions};
+use uwe_graph::{Endpoint, EnrichOptions, Enrichment, Graph, GraphFile, Recipe, RowColumns, TagOptions};
 
 /// Most findings that are printed one by one.
 const SHOWN: usize = 50;
@@ -19,6 +19,7 @@ pub(crate) fn graph(command: &GraphCommand) -> Result<()> {
     match command {
         GraphCommand::Build { recipe, data, output } => build(recipe, data, output),
         GraphCommand::Tag(arguments) => tag(arguments),
+        GraphCommand::Enrich(arguments) => enrich(arguments),
         GraphCommand::Check { graph, against, json } => check(graph, against, *json),
         GraphCommand::Stats { graph, json } => stats(&GraphFile::read(graph)?, *json),
         GraphCommand::Sample { graph, count, source } => {
@@ -81,6 +82,69 @@ fn tag(arguments: &TagArguments) -> Result<()> {
         rows as f64 / seconds,
         tagged.title_pairs,
         tagged.sentence_pairs
+    ));
+    Ok(())
+}
+
+fn enrich(arguments: &EnrichArguments) -> Result<()> {
+    let graph = GraphFile::read(&arguments.graph)?;
+    let options = EnrichOptions {
+        graph: match arguments.kind {
+            GraphArgument::Job => Graph::Job,
+            GraphArgument::Sentence => Graph::Sentence,
+            GraphArgument::Alternative => Graph::Alternative,
+        },
+        minimum: arguments.minimum,
+        model: arguments.llm.clone(),
+        texts: arguments.texts,
+        skills: arguments.skills,
+        requests: arguments.max_requests,
+        tokens: arguments.max_tokens_spent,
+        workers: arguments.workers,
+        similarity: arguments.similarity,
+        ..EnrichOptions::default()
+    };
+    let data = (arguments.data.as_path(), arguments.esco.as_str());
+    let enrichment = Enrichment::new(&graph, data, &arguments.cache, options)?;
+    let plan = enrichment.plan();
+    note(&format!(
+        "{} skills have fewer than {} texts; {} are asked about, {} answers are in the cache; about {} tokens in all",
+        plan.thin, arguments.minimum, plan.asked, plan.cached, plan.tokens
+    ));
+    if arguments.dry_run {
+        return Ok(());
+    }
+    let encoder = arguments.model.open()?;
+    let endpoint = Endpoint {
+        base_url: arguments.base_url.clone(),
+        key_variable: arguments.key_variable.clone(),
+        timeout_seconds: arguments.timeout,
+        requests_a_minute: arguments.requests_a_minute,
+        ..Endpoint::default()
+    };
+    let stop = watch_for_interrupt()?;
+    let bar = ProgressBar::new(plan.asked as u64).with_style(
+        ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} skills, {per_sec}, {eta} left")?
+            .progress_chars("█▌ "),
+    );
+    let enriched = enrichment.run(&endpoint, &encoder, &|done| {
+        bar.set_position(done as u64);
+        !stop.load(Ordering::Relaxed)
+    });
+    bar.finish_and_clear();
+    let (enriched, outcome) = match enriched {
+        Err(uwe_graph::Error::Interrupted) => {
+            bail!("interrupted; every answer is kept in {}, run again to go on", arguments.cache.display())
+        }
+        other => other?,
+    };
+    enriched.write(&arguments.output)?;
+    writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&outcome)?)?;
+    note(&format!(
+        "{}: {} edges, {} of them new",
+        arguments.output.display(),
+        enriched.edges.len(),
+        outcome.added
     ));
     Ok(())
 }

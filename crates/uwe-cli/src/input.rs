@@ -1,5 +1,6 @@
 //! Texts from the command line, a file or standard input, in small groups as they come.
 
+use crate::arguments::TextArguments;
 use anyhow::Result;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -18,12 +19,11 @@ pub(crate) enum Texts {
 
 impl Texts {
     /// The given texts, or the lines of `input`, or those of standard input.
-    pub(crate) fn open(given: &[String], input: Option<&Path>) -> Result<Self> {
-        if !given.is_empty() {
-            let given: Vec<String> = given.to_vec();
-            return Ok(Self::Given(given.into_iter()));
+    pub(crate) fn open(arguments: &TextArguments) -> Result<Self> {
+        if !arguments.texts.is_empty() {
+            return Ok(Self::Given(arguments.texts.clone().into_iter()));
         }
-        let (reader, name): (Box<dyn Read>, String) = match input {
+        let (reader, name): (Box<dyn Read>, String) = match arguments.input.as_deref() {
             Some(path) if path != Path::new("-") => {
                 let file = std::fs::File::open(path).map_err(|source| Error::Io {
                     action: "open",

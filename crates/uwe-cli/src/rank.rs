@@ -11,7 +11,7 @@ use uwe::{BuildOptions, Ranker, Ranking, Space, StateType, Targets};
 /// Ranks texts as they come.
 pub(crate) fn rank(arguments: &RankArguments) -> Result<()> {
     // The texts first: a file that is missing is told before a model is loaded.
-    let mut texts = Texts::open(&arguments.texts, arguments.input.as_deref())?;
+    let mut texts = Texts::open(&arguments.texts)?;
     let encoder = arguments.model.open()?;
     let space = match &arguments.space {
         Some(file) => Space::open(file)?,
@@ -45,15 +45,18 @@ fn record<'a>(
 ) -> Result<RankingRecord<'a>> {
     // An empty text has special tokens only; whatever they meet says nothing about it.
     let hits = if query.trim().is_empty() { &[][..] } else { &ranking.hits[..] };
+    let encoded = evidence.then(|| ranker.encoder().encode(&[query])).transpose()?;
     let hits = hits
         .iter()
         .enumerate()
         .filter_map(|(index, hit)| space.target(hit.target).map(|target| (index, hit, target)))
         .map(|(index, hit, target)| {
-            let evidence = if evidence {
-                Some(EvidenceRecord::new(ranker.evidence(query, hit.target)?, query, target.text()))
-            } else {
-                None
+            let evidence = match &encoded {
+                Some(encoded) => {
+                    let evidence = ranker.evidence_for(query, encoded, hit.target)?;
+                    Some(EvidenceRecord::new(evidence, query, target.text()))
+                }
+                None => None,
             };
             Ok(HitRecord {
                 rank: index + 1,

@@ -27,7 +27,7 @@ struct Token<'a> {
 
 /// Prints the vectors of texts as they come.
 pub(crate) fn embed(arguments: &EmbedArguments) -> Result<()> {
-    let mut texts = Texts::open(&arguments.texts, arguments.input.as_deref())?;
+    let mut texts = Texts::open(&arguments.texts)?;
     let encoder = arguments.model.open()?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut cut = 0;

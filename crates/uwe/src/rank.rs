@@ -93,6 +93,11 @@ impl<'a> Ranker<'a> {
         Ok(rankings)
     }
 
+    /// The encoder.
+    pub fn encoder(&self) -> &'a Encoder {
+        self.encoder
+    }
+
     /// The target space.
     pub fn space(&self) -> &'a Space {
         self.space
@@ -115,15 +120,28 @@ impl<'a> Ranker<'a> {
     /// Which tokens of query and target met in a hit, and what each pair added to the score.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an index beyond the queries or targets.
+    /// [`Error::Argument`] for a target beyond the space.
     pub fn evidence(&self, query: &str, target: usize) -> Result<Evidence> {
+        self.evidence_for(query, &self.encoder.encode(&[query])?, target)
+    }
+
+    /// [`Ranker::evidence`] for a query that is already encoded, alone: hits of one query share its states.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a target beyond the space, or when not one text is encoded.
+    pub fn evidence_for(&self, query: &str, encoded: &Encoded, target: usize) -> Result<Evidence> {
+        let [tokens] = &encoded.tokens[..] else {
+            return Err(Error::Argument {
+                name: "query",
+                problem: format!("evidence is for one text; {} are encoded", encoded.tokens.len()),
+            });
+        };
         let text = self.space.target(target).map(|target| target.text().to_string()).ok_or_else(|| {
             Error::Argument {
                 name: "target",
                 problem: format!("{target} is beyond the {} targets", self.space.len()),
             }
         })?;
-        let encoded = self.encoder.encode(&[query])?;
         let (special, pooling) = (self.encoder.tokenizer().special_tokens(), self.encoder.info().pooling);
         let side = |text, tokens, states| Side { text, tokens, states, special, pooling };
         let target_tokens = self.encoder.tokenizer().tokenize(&text)?;
@@ -131,7 +149,7 @@ impl<'a> Ranker<'a> {
         let pooled = self.space.states_of(target, true)?;
         Evidence::explain(
             &self.scoring,
-            side(query, &encoded.tokens[0], encoded.states.text(0)),
+            side(query, tokens, encoded.states.text(0)),
             side(&text, &target_tokens, &stored),
             (&self.encoder.pool(encoded.states.text(0)), &pooled),
         )
