@@ -19,7 +19,7 @@ use crate::set::{Identity, RankingSet, RawSet, Split, Task};
 use crate::sources::annotations::{self, Sentences};
 use crate::sources::esco::{self, Concept, Releases, Table, Version, Vocabulary};
 use crate::sources::vacancies::Vacancy;
-use crate::sources::{given, pairs, table, vacancies};
+use crate::sources::{given, pairs, sorted_entries, table, vacancies};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -463,14 +463,6 @@ impl Catalogue {
             .collect();
         Ok(RawSet { targets: skills.vocabulary.labels, queries })
     }
-}
-
-fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-        .map_err(Error::io("read", folder))?;
-    entries.sort();
-    Ok(entries)
 }
 
 /// Queries in the order of their first relation, targets sorted.

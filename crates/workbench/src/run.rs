@@ -17,6 +17,7 @@ use crate::results::{
     Averages, Queries, Results, SetResult, averages, clear_partial, read_targets, write_targets, write_whole,
 };
 use crate::set::{Identity, RankingSet};
+use crate::sources::sorted_entries;
 use crate::statistics::{Difference, RESAMPLES, compare};
 use crate::systems::{Description, System};
 use rayon::prelude::*;
@@ -316,9 +317,7 @@ impl Run {
     /// [`Error::Data`] for a damaged file.
     pub fn sets(&self) -> Result<Vec<SetResult>> {
         let folder = self.folder.join("sets");
-        let mut names: Vec<PathBuf> = std::fs::read_dir(&folder)
-            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-            .map_err(Error::io("read", &folder))?;
+        let mut names = sorted_entries(&folder)?;
         names.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
         let mut sets: Vec<SetResult> = names.iter().map(|path| read_json(path)).collect::<Result<_>>()?;
         sets.sort_by(|a, b| {

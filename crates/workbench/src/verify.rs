@@ -3,6 +3,7 @@
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Result};
 use crate::set::RankingSet;
+use crate::sources::sorted_entries;
 use serde::Deserialize;
 use std::path::Path;
 
@@ -33,11 +34,8 @@ struct ReadyMade {
 /// # Errors
 /// [`Error::Data`] for a file that is no such set; a set that differs is a [`Verdict`].
 pub fn verify(catalogue: &Catalogue, folder: &Path) -> Result<Vec<Verdict>> {
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>())
-        .map_err(Error::io("read", folder))?;
+    let mut files = sorted_entries(folder)?;
     files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
-    files.sort();
     let mut verdicts = Vec::new();
     for path in files {
         let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;

@@ -8,8 +8,9 @@ mod starter;
 use crate::edge::{Graph, Provenance};
 use crate::recipe::SourceKind;
 use std::path::{Path, PathBuf};
+use workbench::Result;
 use workbench::sources::esco::{Releases, Version};
-use workbench::{Error, Result};
+use workbench::sources::sorted_entries;
 
 /// An edge as a source gives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,11 +57,8 @@ pub(crate) fn parquet_files(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
-    let mut files: Vec<PathBuf> = std::fs::read_dir(path)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-        .map_err(Error::io("read", path))?;
+    let mut files = sorted_entries(path)?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "parquet"));
-    files.sort();
     Ok(files)
 }
 

@@ -73,20 +73,9 @@ fn value(interval: Option<Interval>, bold: bool) -> Markup {
     }
 }
 
-/// One split and language after the other, as far as any run has averages for it.
-fn places(study: &Study) -> Vec<&Averages> {
-    let mut places: Vec<&Averages> = Vec::new();
-    for average in study.runs.iter().flat_map(|run| &run.results.averages) {
-        if !places.iter().any(|other| other.split == average.split && other.language == average.language) {
-            places.push(average);
-        }
-    }
-    places
-}
-
 fn averages(study: &Study) -> Markup {
     html! {
-        @for place in places(study) {
+        @for place in study.places() {
             @let found: Vec<Option<&Averages>> = study.runs.iter().map(|run| run.averages(place)).collect();
             @let mut tasks: Vec<_> = found.iter().flatten().flat_map(|a| a.tasks.iter().map(|t| t.task.clone())).collect();
             @let () = { tasks.sort(); tasks.dedup(); };

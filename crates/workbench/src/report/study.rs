@@ -111,6 +111,18 @@ impl Study {
         Ok(study)
     }
 
+    /// One split and language after the other, as far as any run has averages for it.
+    pub(super) fn places(&self) -> Vec<&Averages> {
+        let mut places: Vec<&Averages> = Vec::new();
+        for average in self.runs.iter().flat_map(|run| &run.results.averages) {
+            let same = |other: &&Averages| other.split == average.split && other.language == average.language;
+            if !places.iter().any(same) {
+                places.push(average);
+            }
+        }
+        places
+    }
+
     /// The run whose queries are shown: the last one named.
     pub(super) fn focus(&self) -> &StudyRun {
         &self.runs[self.runs.len() - 1]

@@ -2,7 +2,6 @@
 
 use super::page::best_average;
 use super::study::{Study, long_tail};
-use crate::results::Averages;
 use crate::statistics::Interval;
 use std::fmt::Write;
 
@@ -16,13 +15,7 @@ pub(super) fn markdown(study: &Study) -> String {
         &mut out,
         "\nMAP, RP@10 and MRR in percent, with the 95 % interval of a bootstrap over the queries. The best MAP is bold.\n",
     );
-    let mut shown: Vec<&Averages> = Vec::new();
-    for average in study.runs.iter().flat_map(|run| &run.results.averages) {
-        if !shown.iter().any(|other| other.split == average.split && other.language == average.language) {
-            shown.push(average);
-        }
-    }
-    for average in shown {
+    for average in study.places() {
         push(&mut out, &format!("## Averages, {}, {}\n", average.split, average.language));
         push(&mut out, "| run | tasks | MAP | RP@10 | MRR | stands on |\n|---|---|---|---|---|---|");
         let found: Vec<_> = study.runs.iter().map(|run| run.averages(average)).collect();

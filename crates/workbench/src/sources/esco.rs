@@ -1,6 +1,6 @@
 //! ESCO releases: official archives, their unpacked folders, any version and language.
 
-use super::table;
+use super::{sorted_entries, table};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -118,13 +118,9 @@ impl Releases {
 
     fn visit(&mut self, folder: &Path, depth: usize) -> Result<()> {
         const DEEPEST: usize = 4;
-        let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
-            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-            .map_err(Error::io("read", folder))?;
-        entries.sort();
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
         let own_version = name(folder).as_deref().and_then(Version::find);
-        for path in entries {
+        for path in sorted_entries(folder)? {
             let Some(base) = name(&path) else { continue };
             if path.is_dir() {
                 if depth < DEEPEST {

@@ -3,6 +3,7 @@
 use super::{Description, Scores, System, Watch};
 use crate::error::{Error, Result};
 use crate::set::RankingSet;
+use crate::sources::sorted_entries;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -27,10 +28,7 @@ impl GivenScores {
     /// # Errors
     /// [`Error::Io`] when it cannot be read.
     pub fn open(folder: &Path) -> Result<Self> {
-        let mut names: Vec<PathBuf> = std::fs::read_dir(folder)
-            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-            .map_err(Error::io("read", folder))?;
-        names.sort();
+        let names = sorted_entries(folder)?;
         let mut hasher = blake3::Hasher::new();
         for path in names.iter().filter(|path| path.is_file()) {
             hasher.update(path.file_name().map_or(&b""[..], |name| name.as_encoded_bytes()));
