@@ -390,12 +390,8 @@ pub(crate) struct EnrichArguments {
     /// Name of the language model, as its server knows it
     #[arg(long, value_name = "NAME")]
     pub(crate) llm: String,
-    /// Base address of a server that speaks OpenAI's protocol
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000/v1", env = "UWE_LLM_URL")]
-    pub(crate) base_url: String,
-    /// Environment variable that holds the key
-    #[arg(long, value_name = "NAME", default_value = "OPENAI_API_KEY")]
-    pub(crate) key_variable: String,
+    #[command(flatten)]
+    pub(crate) endpoint: EndpointArguments,
     /// The graph whose thin skills get texts
     #[arg(long, value_enum, default_value_t = GraphArgument::Job)]
     pub(crate) kind: GraphArgument,
@@ -408,6 +404,12 @@ pub(crate) struct EnrichArguments {
     /// Texts asked for at once
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive)]
     pub(crate) texts: usize,
+    /// How the shape of an answer is asked for; servers differ in what they know
+    #[arg(long, value_enum, default_value_t = FormArgument::Schema)]
+    pub(crate) form: FormArgument,
+    /// Most tokens of an answer
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) answer_tokens: u32,
     /// Most skills, the thinnest first
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) skills: Option<usize>,
@@ -420,12 +422,6 @@ pub(crate) struct EnrichArguments {
     /// Requests under way at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = positive)]
     pub(crate) workers: usize,
-    /// Most requests a minute
-    #[arg(long, value_name = "N")]
-    pub(crate) requests_a_minute: Option<u32>,
-    /// Seconds until a request is given up
-    #[arg(long, value_name = "N", default_value_t = 120)]
-    pub(crate) timeout: u64,
     /// Texts of one skill that are at least so similar become one
     #[arg(long, value_name = "COSINE", default_value_t = 0.7)]
     pub(crate) similarity: f32,
@@ -434,6 +430,54 @@ pub(crate) struct EnrichArguments {
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) model: ModelArguments,
+}
+
+/// How a language model's server is reached.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Language model's server")]
+pub(crate) struct EndpointArguments {
+    /// Base address of a server that speaks OpenAI's protocol
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000/v1", env = "UWE_LLM_URL")]
+    pub(crate) base_url: String,
+    /// Environment variable that holds the key
+    #[arg(long, value_name = "NAME", default_value = "OPENAI_API_KEY")]
+    pub(crate) key_variable: String,
+    /// Most requests a minute
+    #[arg(long, value_name = "N")]
+    pub(crate) requests_a_minute: Option<u32>,
+    /// Seconds until a request is given up
+    #[arg(long, value_name = "N", default_value_t = 120)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GraphBuildArguments {
+    /// Recipe (TOML)
+    pub(crate) recipe: PathBuf,
+    /// Folder with the raw files
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Folder to write the graph into
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Folder of what long steps leave, to be gone on with: tags of raw vacancies, answers of a language model; without
+    /// it, OUTPUT with `.work` behind
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) endpoint: EndpointArguments,
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FormArgument {
+    /// `json_schema`, as OpenAI and most servers have it
+    Schema,
+    /// `json_object` with a schema, as llama.cpp's Python server has it
+    Object,
+    /// In the prompt alone
+    Prompt,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -448,21 +492,41 @@ pub(crate) enum GraphArgument {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GraphCommand {
-    /// Build a graph from a recipe
-    Build {
-        /// Recipe (TOML)
-        recipe: PathBuf,
-        /// Folder with the raw files
-        #[arg(long, short, value_name = "DIR")]
-        data: PathBuf,
-        /// Folder to write the graph into
-        #[arg(long, short, value_name = "DIR")]
-        output: PathBuf,
-    },
+    /// Build a graph from a recipe: all its sources and steps
+    Build(Box<GraphBuildArguments>),
     /// Tag raw vacancies with skills, in bounded memory: the makings of a graph
     Tag(Box<TagArguments>),
     /// Let a language model write texts for skills that have few
     Enrich(Box<EnrichArguments>),
+    /// Put graphs together; of equal edges the first stays
+    Merge {
+        /// Folders of the graphs
+        #[arg(required = true)]
+        graphs: Vec<PathBuf>,
+        /// Folder to write the merged graph into
+        #[arg(long, short, value_name = "DIR")]
+        output: PathBuf,
+        /// Name of the merged graph
+        #[arg(long, value_name = "NAME", default_value = "merged")]
+        name: String,
+    },
+    /// Write a web page: counts, degrees, coverage of ESCO's groups, edges to read, costs
+    Report {
+        /// Folder of the graph
+        graph: PathBuf,
+        /// The graph as it was before an enrichment, to compare with
+        #[arg(long, value_name = "DIR")]
+        before: Option<PathBuf>,
+        /// Folder with an ESCO release, for the coverage of its groups of skills
+        #[arg(long, short, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// ESCO release of the groups
+        #[arg(long, value_name = "VERSION", default_value = "1.2.0")]
+        esco: String,
+        /// File to write
+        #[arg(long, short, value_name = "FILE", default_value = "graph.html")]
+        output: PathBuf,
+    },
     /// Compare every edge with every test set; ends with 1 and names the edges when one leaks
     Check {
         /// Folder of the graph; a passed check is noted in its manifest

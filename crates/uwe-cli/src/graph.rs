@@ -1,15 +1,21 @@
 //! `uwe graph`: training graphs, and the check that nothing of a test leaked into one.
 
-use crate::arguments::{EnrichArguments, GraphArgument, GraphCommand, TagArguments};
+use crate::arguments::{
+    EndpointArguments, EnrichArguments, FormArgument, GraphArgument, GraphBuildArguments, GraphCommand,
+    TagArguments,
+};
 use crate::output::printable;
 use crate::setup::{note, watch_for_interrupt};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use uwe::{Ranker, Space};
-use uwe_graph::{Endpoint, EnrichOptions, Enrichment, Graph, GraphFile, Recipe, RowColumns, TagOptions};
+use uwe::{Encoder, Ranker, Space};
+use uwe_graph::{
+    AnswerForm, Endpoint, EnrichOptions, Enriched, Enrichment, Graph, GraphFile, Recipe, RowColumns,
+    TagOptions,
+};
 
 /// Most findings that are printed one by one.
 const SHOWN: usize = 50;
@@ -17,9 +23,13 @@ const SHOWN: usize = 50;
 /// Runs a subcommand.
 pub(crate) fn graph(command: &GraphCommand) -> Result<()> {
     match command {
-        GraphCommand::Build { recipe, data, output } => build(recipe, data, output),
+        GraphCommand::Build(arguments) => build(arguments),
         GraphCommand::Tag(arguments) => tag(arguments),
         GraphCommand::Enrich(arguments) => enrich(arguments),
+        GraphCommand::Merge { graphs, output, name } => merge(graphs, output, name),
+        GraphCommand::Report { graph, before, data, esco, output } => {
+            report(graph, before.as_deref(), data.as_deref().map(|data| (data, &esco[..])), output)
+        }
         GraphCommand::Check { graph, against, json } => check(graph, against, *json),
         GraphCommand::Stats { graph, json } => stats(&GraphFile::read(graph)?, *json),
         GraphCommand::Sample { graph, count, source } => {
@@ -28,15 +38,42 @@ pub(crate) fn graph(command: &GraphCommand) -> Result<()> {
     }
 }
 
-fn build(recipe: &Path, data: &Path, output: &Path) -> Result<()> {
-    let recipe = Recipe::read(recipe)?;
+fn build(arguments: &GraphBuildArguments) -> Result<()> {
+    let recipe = Recipe::read(&arguments.recipe)?;
+    let (data, output) = (arguments.data.as_path(), arguments.output.as_path());
+    let work = arguments.work.clone().unwrap_or_else(|| {
+        let mut name = output.as_os_str().to_owned();
+        name.push(".work");
+        name.into()
+    });
     let started = std::time::Instant::now();
-    let graph = uwe_graph::build(&recipe, data, &mut |source| {
+    let encoder = if recipe.needs_encoder() { Some(arguments.model.open()?) } else { None };
+    let stop = watch_for_interrupt()?;
+    if let Some(encoder) = &encoder {
+        let bar = tag_bar()?;
+        let tagged = uwe_graph::tag_sources(&recipe, (data, &work), encoder, &mut |source, done| {
+            bar.set_message(source.to_string());
+            bar.set_position(done.rows);
+            !stop.load(Ordering::Relaxed)
+        });
+        bar.finish_and_clear();
+        resumable(tagged, &work)?;
+    }
+    let mut graph = uwe_graph::build(&recipe, (data, &work), &mut |source| {
         note(&format!(
             "{}: {} edges read; left out {} as test texts, {} repeated, {} unusable",
             source.name, source.read, source.left_out_as_test, source.repeated, source.unusable
         ));
     })?;
+    for options in &recipe.enrichments {
+        let Some(encoder) = &encoder else { continue };
+        let cache = work.join("answers");
+        let enrichment = Enrichment::new(&graph, (data, &recipe.esco), &cache, options.clone())?;
+        let enriched = run_enrichment(&enrichment, &arguments.endpoint.resolve(), encoder, &|| {
+            stop.load(Ordering::Relaxed)
+        })?;
+        graph = resumable(enriched, &work)?.graph;
+    }
     graph.write(output)?;
     note(&format!(
         "{}: {} edges, fingerprint {}, in {:.1} s; `uwe graph check` before training",
@@ -46,6 +83,92 @@ fn build(recipe: &Path, data: &Path, output: &Path) -> Result<()> {
         started.elapsed().as_secs_f64()
     ));
     stats(&graph, false)
+}
+
+/// What an interrupted step has left is kept.
+fn resumable<T>(result: uwe_graph::Result<T>, place: &Path) -> Result<T> {
+    match result {
+        Err(uwe_graph::Error::Interrupted) => {
+            bail!("interrupted; what is done is kept in {}, run again to go on", place.display())
+        }
+        other => Ok(other?),
+    }
+}
+
+fn tag_bar() -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} vacancies, {per_sec}, {elapsed}")?;
+    Ok(ProgressBar::new_spinner().with_style(style))
+}
+
+impl EndpointArguments {
+    fn resolve(&self) -> Endpoint {
+        Endpoint {
+            base_url: self.base_url.clone(),
+            key_variable: self.key_variable.clone(),
+            timeout_seconds: self.timeout,
+            requests_a_minute: self.requests_a_minute,
+            ..Endpoint::default()
+        }
+    }
+}
+
+/// Runs an enrichment with a progress bar. The outer error is the bar's.
+fn run_enrichment(
+    enrichment: &Enrichment<'_>,
+    endpoint: &Endpoint,
+    encoder: &Encoder,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Result<uwe_graph::Result<Enriched>> {
+    let bar = ProgressBar::new(enrichment.plan().asked as u64).with_style(
+        ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} skills, {per_sec}, {eta} left")?
+            .progress_chars("█▌ "),
+    );
+    let enriched = enrichment.run(endpoint, encoder, &|done| {
+        bar.set_position(done as u64);
+        !stop()
+    });
+    bar.finish_and_clear();
+    if let Some(note_of) = enriched.as_ref().ok().and_then(Enriched::note) {
+        let outcome = &note_of.outcome;
+        note(&format!(
+            "{} skills: {} answers valid at first, {} after retries, {} lost, {} not reached; {} texts, {} unusable, {} merged, {} edges added",
+            outcome.skills,
+            outcome.valid_at_first,
+            outcome.valid_after_retries,
+            outcome.lost,
+            outcome.not_reached,
+            outcome.texts,
+            outcome.unusable,
+            outcome.merged,
+            outcome.added
+        ));
+    }
+    Ok(enriched)
+}
+
+fn merge(folders: &[PathBuf], output: &Path, name: &str) -> Result<()> {
+    let graphs =
+        folders.iter().map(|folder| GraphFile::read(folder)).collect::<uwe_graph::Result<Vec<_>>>()?;
+    let merged = uwe_graph::merge(name, graphs)?;
+    merged.write(output)?;
+    note(&format!("{}: {} edges; `uwe graph check` before training", output.display(), merged.edges.len()));
+    stats(&merged, false)
+}
+
+fn report(folder: &Path, before: Option<&Path>, esco: Option<(&Path, &str)>, output: &Path) -> Result<()> {
+    let graph = GraphFile::read(folder)?;
+    let before = before.map(GraphFile::read).transpose()?;
+    let esco = match esco {
+        None => None,
+        Some((data, release)) => match release.parse() {
+            Ok(version) => Some((data, version)),
+            Err(()) => bail!("--esco: `{release}` is no ESCO release; write it as 1.2.0"),
+        },
+    };
+    let page = uwe_graph::report(&graph, before.as_ref(), esco)?;
+    std::fs::write(output, page).with_context(|| format!("cannot write {}", output.display()))?;
+    note(&format!("wrote {}", output.display()));
+    Ok(())
 }
 
 fn tag(arguments: &TagArguments) -> Result<()> {
@@ -58,8 +181,7 @@ fn tag(arguments: &TagArguments) -> Result<()> {
         description: arguments.description_column.clone(),
     };
     let options = TagOptions { threshold: arguments.threshold, top: arguments.top, shard: arguments.shard };
-    let bar = ProgressBar::new_spinner()
-        .with_style(ProgressStyle::with_template("{spinner} {human_pos} vacancies, {per_sec}, {elapsed}")?);
+    let bar = tag_bar()?;
     let started = std::time::Instant::now();
     let tagged =
         uwe_graph::tag(&ranker, (&arguments.input, &columns), &options, &arguments.output, &mut |done| {
@@ -67,12 +189,7 @@ fn tag(arguments: &TagArguments) -> Result<()> {
             !stop.load(Ordering::Relaxed)
         });
     bar.finish_and_clear();
-    let tagged = match tagged {
-        Err(uwe_graph::Error::Interrupted) => {
-            bail!("interrupted; whole shards are kept in {}, run again to go on", arguments.output.display())
-        }
-        other => other?,
-    };
+    let tagged = resumable(tagged, &arguments.output)?;
     let (rows, seconds) = (tagged.rows - tagged.rows_before, started.elapsed().as_secs_f64());
     note(&format!(
         "{}: {} vacancies, {} of them now in {seconds:.1} s ({:.0} a second); {} title-skill and {} sentence-skill pairs",
@@ -97,6 +214,12 @@ fn enrich(arguments: &EnrichArguments) -> Result<()> {
         minimum: arguments.minimum,
         model: arguments.llm.clone(),
         texts: arguments.texts,
+        answer_tokens: arguments.answer_tokens,
+        form: match arguments.form {
+            FormArgument::Schema => AnswerForm::Schema,
+            FormArgument::Object => AnswerForm::Object,
+            FormArgument::Prompt => AnswerForm::Prompt,
+        },
         skills: arguments.skills,
         requests: arguments.max_requests,
         tokens: arguments.max_tokens_spent,
@@ -115,36 +238,20 @@ fn enrich(arguments: &EnrichArguments) -> Result<()> {
         return Ok(());
     }
     let encoder = arguments.model.open()?;
-    let endpoint = Endpoint {
-        base_url: arguments.base_url.clone(),
-        key_variable: arguments.key_variable.clone(),
-        timeout_seconds: arguments.timeout,
-        requests_a_minute: arguments.requests_a_minute,
-        ..Endpoint::default()
-    };
     let stop = watch_for_interrupt()?;
-    let bar = ProgressBar::new(plan.asked as u64).with_style(
-        ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} skills, {per_sec}, {eta} left")?
-            .progress_chars("█▌ "),
-    );
-    let enriched = enrichment.run(&endpoint, &encoder, &|done| {
-        bar.set_position(done as u64);
-        !stop.load(Ordering::Relaxed)
-    });
-    bar.finish_and_clear();
-    let (enriched, outcome) = match enriched {
-        Err(uwe_graph::Error::Interrupted) => {
-            bail!("interrupted; every answer is kept in {}, run again to go on", arguments.cache.display())
-        }
-        other => other?,
-    };
-    enriched.write(&arguments.output)?;
-    writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&outcome)?)?;
+    let enriched = run_enrichment(&enrichment, &arguments.endpoint.resolve(), &encoder, &|| {
+        stop.load(Ordering::Relaxed)
+    })?;
+    let enriched = resumable(enriched, &arguments.cache)?;
+    enriched.graph.write(&arguments.output)?;
+    if let Some(made) = enriched.note() {
+        writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&made.outcome)?)?;
+    }
     note(&format!(
-        "{}: {} edges, {} of them new",
+        "{}: {} edges; {} requests were sent now",
         arguments.output.display(),
-        enriched.edges.len(),
-        outcome.added
+        enriched.graph.edges.len(),
+        enriched.requests
     ));
     Ok(())
 }

@@ -3,17 +3,18 @@
 use crate::builders::{self, Data, Draft};
 use crate::check::Tests;
 use crate::edge::{Edge, Graph, GraphFile, Manifest, Part, SCHEMA, SourceNote, counts};
-use crate::fold::{fold, lot};
+use crate::fold::{fold, lot, one_line};
 use crate::recipe::{Recipe, Source};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+use workbench::Result;
 use workbench::sources::esco::Releases;
-use workbench::{Error, Result};
 
 /// Longest text in characters; what is longer would be cut by the encoder anyway.
 const LONGEST: usize = 1000;
 
-/// Makes the graph of a recipe out of a data folder. `note` is told of each source when it is read.
+/// Makes the graph of a recipe's sources out of a data folder. `work` is the folder in which [`crate::tag_sources`] has left the
+/// tags of raw vacancies; `note` is told of each source when it is read. Enrichments come after this.
 ///
 /// The rules, in this order: unusable edges go (an empty or overlong text, or one that repeats its skill); edges that the
 /// leak check would find go; of equal edges (same graph, skill and text, folded) the first
@@ -22,18 +23,20 @@ const LONGEST: usize = 1000;
 ///
 /// # Errors
 /// [`Error::Data`] and [`Error::Io`] name the file and what is wrong with it.
-pub fn build(recipe: &Recipe, data: &Path, note: &mut dyn FnMut(&SourceNote)) -> Result<GraphFile> {
+pub fn build(
+    recipe: &Recipe,
+    (data, work): (&Path, &Path),
+    note: &mut dyn FnMut(&SourceNote),
+) -> Result<GraphFile> {
     let releases = Releases::discover(data)?;
-    let esco = recipe.esco.parse().map_err(|()| {
-        Error::data("recipe", format!("`{}` is no ESCO release", recipe.esco), "write it as 1.2.0")
-    })?;
+    let esco = recipe.release()?;
     let tests = Tests::read(data)?;
-    let place = Data { root: data, releases: &releases, esco };
+    let place = Data { root: data, releases: &releases, esco, work };
     let mut kept: Vec<(Edge, String, bool)> = Vec::new();
     let mut seen: HashMap<(Graph, String, String), usize> = HashMap::new();
     let mut sources = Vec::with_capacity(recipe.sources.len());
     for source in &recipe.sources {
-        let drafts = builders::read(&source.kind, &place)?;
+        let drafts = builders::read(source, &place)?;
         let mut entry = SourceNote {
             name: source.name.clone(),
             licence: source.licence.clone(),
@@ -74,6 +77,7 @@ pub fn build(recipe: &Recipe, data: &Path, note: &mut dyn FnMut(&SourceNote)) ->
         counts: counts(&edges),
         checked_against: BTreeMap::new(),
         not_checked_against: Vec::new(),
+        enriched: Vec::new(),
     };
     Ok(GraphFile { edges, manifest })
 }
@@ -83,7 +87,6 @@ fn is_usable(draft: &Draft, skill: &str, folded: &str) -> bool {
 }
 
 fn edge(draft: Draft, source: &Source) -> Edge {
-    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     Edge {
         graph: draft.graph,
         skill: one_line(&draft.skill),

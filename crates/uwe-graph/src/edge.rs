@@ -1,5 +1,6 @@
 //! Edges and the files that hold them.
 
+use crate::enrich::EnrichmentNote;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float32Type;
 use arrow_array::{ArrayRef, Float32Array, StringArray};
@@ -149,6 +150,9 @@ pub struct Manifest {
     pub checked_against: BTreeMap<String, String>,
     /// Test sets that the check could not have.
     pub not_checked_against: Vec<String>,
+    /// What a language model has added, enrichment by enrichment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enriched: Vec<EnrichmentNote>,
 }
 
 /// A graph with its manifest.

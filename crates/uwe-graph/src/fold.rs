@@ -40,6 +40,11 @@ pub fn words(folded: &str) -> Vec<&str> {
     words
 }
 
+/// A text with single blanks between its words.
+pub(crate) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// A number in [0, 1) that depends on the seed and the text alone.
 pub(crate) fn lot(seed: u64, text: &str) -> f64 {
     let mut hasher = blake3::Hasher::new();

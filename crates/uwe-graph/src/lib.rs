@@ -9,14 +9,21 @@ mod check;
 mod edge;
 mod enrich;
 mod fold;
+mod lines;
+mod merge;
 mod recipe;
+mod report;
 mod tag;
 
 pub use build::build;
 pub use check::{Check, Finding, FindingKind, check};
 pub use edge::{Count, Edge, Graph, GraphFile, Manifest, Part, Provenance, SourceNote};
-pub use enrich::{Endpoint, EnrichOptions, Enrichment, Outcome, Plan};
+pub use enrich::{
+    AnswerForm, Endpoint, EnrichOptions, Enriched, Enrichment, EnrichmentNote, Outcome, Plan, Sample,
+};
 pub use fold::{fold, words};
+pub use merge::merge;
 pub use recipe::{Recipe, Source, SourceKind};
-pub use tag::{RowColumns, Rows, TagOptions, Tagged, tag};
+pub use report::report;
+pub use tag::{RowColumns, Rows, TagOptions, Tagged, tag, tag_sources};
 pub use workbench::{Error, Result};

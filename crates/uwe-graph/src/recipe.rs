@@ -1,7 +1,9 @@
 //! Recipes: one TOML file stands for a whole data set.
 
+use crate::EnrichOptions;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use workbench::sources::esco::Version;
 use workbench::{Error, Result};
 
 /// What a graph is made of.
@@ -19,6 +21,9 @@ pub struct Recipe {
     /// The sources; where two give the same edge, the first one counts.
     #[serde(rename = "source")]
     pub sources: Vec<Source>,
+    /// Enrichments by a language model, in this order.
+    #[serde(rename = "enrich", default, skip_serializing_if = "Vec::is_empty")]
+    pub enrichments: Vec<EnrichOptions>,
 }
 
 /// One source of edges.
@@ -60,6 +65,23 @@ pub enum SourceKind {
         /// Least share of the merged vacancies in which a skill was tagged.
         share: f64,
         /// Most skills of a title, the most probable first.
+        most_skills: usize,
+    },
+    /// Raw vacancies, which the tagger makes edges of: titles and sentences with the ESCO skills that an encoder finds.
+    RawVacancies {
+        /// CSV, JSON lines or Parquet, by its ending.
+        file: String,
+        /// Column of the title.
+        title: String,
+        /// Column of the description; without it, titles alone.
+        description: Option<String>,
+        /// Least score of a skill.
+        threshold: f32,
+        /// Most skills of a text.
+        top: usize,
+        /// Least share of the vacancies of a title in which a skill was found.
+        share: f64,
+        /// Most skills of a title, those of the highest score first.
         most_skills: usize,
     },
     /// Sentences with lists of ESCO skills, as CSV.
@@ -154,6 +176,21 @@ impl Recipe {
             }
         }
         Ok(recipe)
+    }
+
+    /// The ESCO release of skills that are named by label.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for what is no release.
+    pub fn release(&self) -> Result<Version> {
+        let problem = || format!("`{}` is no ESCO release", self.esco);
+        self.esco.parse().map_err(|()| Error::data("recipe", problem(), "write it as 1.2.0"))
+    }
+
+    /// Whether a step needs an encoder: tagging, and merging what a language model writes.
+    pub fn needs_encoder(&self) -> bool {
+        let raw = |source: &Source| matches!(source.kind, SourceKind::RawVacancies { .. });
+        self.sources.iter().any(raw) || !self.enrichments.is_empty()
     }
 }
 

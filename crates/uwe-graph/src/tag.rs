@@ -9,17 +9,20 @@
 //!
 //! A shard is a fixed number of rows, so that a run that was killed goes on behind the last whole shard and ends
 //! with the same files. Memory is that of one shard's tags and of one batch of texts in the encoder, whatever the
-//! length of the input; merging holds the titles of one partition at a time.
+//! length of the input, and that of the hits of the last half million different texts (at most 16 + 8 `top` bytes each,
+//! and what a hash table adds); merging holds the titles of one partition at a time.
 
 use crate::builders::sentences;
 use crate::fold::fold;
+use crate::recipe::{Recipe, SourceKind};
 use arrow_array::builder::{Float64Builder, ListBuilder, StringBuilder};
 use arrow_array::{ArrayRef, Float32Array, Int64Array, StringArray};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use uwe::Ranker;
+use uwe::{BuildOptions, Encoder, Ranker, Space, Targets};
+use workbench::sources::esco::{Releases, Table, Version};
 use workbench::sources::vacancies::{Vacancy, read as read_vacancies};
 use workbench::{Error, Result, clear_partial, write_parquet, write_whole};
 
@@ -76,6 +79,8 @@ const BATCH: usize = 512;
 const FEWEST_WORDS: usize = 3;
 /// Vacancies of one partition when titles are merged.
 const PARTITION: u64 = 200_000;
+/// Texts whose hits are remembered over shards: vacancies repeat each other's titles and sentences.
+const REMEMBERED: usize = 500_000;
 
 /// Tags a file of vacancies; goes on where an earlier run of the same kind has ended. `watch` is called after each batch
 /// and returns whether to go on.
@@ -94,6 +99,7 @@ pub fn tag(
     begin(ranker, input, options, output)?;
     let mut done = Tagged::default();
     let mut rows = Rows::open(path, columns)?;
+    let mut memory = Memory::default();
     for shard in 0.. {
         let title_file = shard_file(output, "titles", shard);
         if title_file.is_file() {
@@ -107,7 +113,7 @@ pub fn tag(
         if chunk.is_empty() {
             break;
         }
-        let tags = Shard::tag(ranker, &chunk, options, &mut || watch(&done))?;
+        let tags = Shard::tag((ranker, &mut memory), &chunk, options, &mut || watch(&done))?;
         done.sentence_pairs += tags.sentences.len() as u64;
         done.title_pairs += tags.titles.iter().map(|title| title.skills.len() as u64).sum::<u64>();
         tags.write(&shard_file(output, "sentences", shard), &title_file)?;
@@ -118,6 +124,50 @@ pub fn tag(
     }
     merge(output, done.rows)?;
     Ok(done)
+}
+
+/// Where the tags of a recipe's source lie in the work folder.
+pub(crate) fn folder(work: &Path, source: &str) -> PathBuf {
+    work.join("tags").join(source)
+}
+
+/// Tags every source of raw vacancies of a recipe into `work`, against the skills of the recipe's ESCO release; goes on where
+/// an earlier run has ended. `watch` is told of the source and how far it is, and returns whether to go on.
+///
+/// # Errors
+/// As [`tag`]; [`Error::Data`] when the data folder lacks the release.
+pub fn tag_sources(
+    recipe: &Recipe,
+    (data, work): (&Path, &Path),
+    encoder: &Encoder,
+    watch: &mut dyn FnMut(&str, &Tagged) -> bool,
+) -> Result<()> {
+    let mut space = None;
+    for source in &recipe.sources {
+        let SourceKind::RawVacancies { file, title, description, threshold, top, .. } = &source.kind else {
+            continue;
+        };
+        if space.is_none() {
+            space = Some(skill_space(encoder, data, recipe.release()?)?);
+        }
+        let Some(space) = &space else { continue };
+        let ranker = Ranker::new(encoder, space, uwe::Scoring::default())?;
+        let columns = RowColumns { title: title.clone(), description: description.clone() };
+        let options = TagOptions { threshold: *threshold, top: *top, ..TagOptions::default() };
+        let output = folder(work, &source.name);
+        tag(&ranker, (&data.join(file), &columns), &options, &output, &mut |done| watch(&source.name, done))?;
+    }
+    Ok(())
+}
+
+/// The skills of an ESCO release as a target space: labels, with URIs as identifiers.
+fn skill_space(encoder: &Encoder, data: &Path, release: Version) -> Result<Space> {
+    let skills = Releases::discover(data)?.concepts(release, Table::Skills, "en")?;
+    let mut targets = Targets::new(format!("skills of ESCO {release}"), &["id"]);
+    for skill in skills {
+        targets.push(skill.label.trim(), vec![skill.uri]);
+    }
+    Ok(Space::in_memory(encoder, &targets, BuildOptions::default())?)
 }
 
 fn shard_file(output: &Path, kind: &str, index: usize) -> PathBuf {
@@ -174,6 +224,30 @@ struct Pair {
     score: f32,
 }
 
+/// Hits of a text: targets and scores, best first.
+type Hits = Box<[(u32, f32)]>;
+
+/// Hits of texts of earlier shards, by hash. Forgets everything when full: a text's hits never depend on it.
+#[derive(Default)]
+struct Memory {
+    hits: HashMap<[u8; 16], Hits>,
+}
+
+impl Memory {
+    fn key(text: &str) -> [u8; 16] {
+        let mut key = [0; 16];
+        key.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
+        key
+    }
+
+    fn put(&mut self, text: &str, hits: Hits) {
+        if self.hits.len() >= REMEMBERED {
+            self.hits.clear();
+        }
+        self.hits.insert(Self::key(text), hits);
+    }
+}
+
 /// The tags of some neighbouring rows.
 struct Shard {
     sentences: Vec<Pair>,
@@ -184,7 +258,7 @@ struct Shard {
 
 impl Shard {
     fn tag(
-        ranker: &Ranker<'_>,
+        (ranker, memory): (&Ranker<'_>, &mut Memory),
         chunk: &[(String, String)],
         options: &TagOptions,
         go_on: &mut dyn FnMut() -> bool,
@@ -206,30 +280,38 @@ impl Shard {
                     .collect(),
             );
         }
-        let mut hits: Vec<Vec<(usize, f32)>> = Vec::with_capacity(texts.len());
-        for batch in texts.chunks(BATCH) {
-            for ranking in ranker.rank(batch, options.top)? {
+        let mut hits: Vec<Hits> = texts
+            .iter()
+            .map(|text| memory.hits.get(&Memory::key(text)).cloned().unwrap_or_default())
+            .collect();
+        let unknown: Vec<usize> =
+            (0..texts.len()).filter(|place| !memory.hits.contains_key(&Memory::key(texts[*place]))).collect();
+        for batch in unknown.chunks(BATCH) {
+            let batch_texts: Vec<&str> = batch.iter().map(|place| texts[*place]).collect();
+            for (place, ranking) in batch.iter().zip(ranker.rank(&batch_texts, options.top)?) {
                 let kept = ranking.hits.into_iter().filter(|hit| hit.score >= options.threshold);
-                hits.push(kept.map(|hit| (hit.target, hit.score)).collect());
+                hits[*place] = kept.map(|hit| (hit.target as u32, hit.score)).collect();
+                memory.put(texts[*place], hits[*place].clone());
             }
             if !go_on() {
                 return Err(Error::Interrupted);
             }
         }
         let mut shard = Self { sentences: Vec::new(), titles: Vec::new(), names: BTreeMap::new() };
-        for target in hits.iter().flatten().map(|hit| hit.0) {
+        for target in hits.iter().flat_map(|hits| hits.iter()).map(|hit| hit.0 as usize) {
             shard.names.entry(target).or_insert_with(|| name(ranker, target));
         }
         let mut written = vec![false; texts.len()];
         for ((title, _), parts) in chunk.iter().zip(parts) {
             let mut best: BTreeMap<usize, f32> = BTreeMap::new();
             for (index, part) in parts.iter().enumerate() {
-                for (target, score) in &hits[*part] {
-                    best.entry(*target).and_modify(|old| *old = old.max(*score)).or_insert(*score);
+                for &(target, score) in &hits[*part] {
+                    let target = target as usize;
+                    best.entry(target).and_modify(|old| *old = old.max(score)).or_insert(score);
                     // The first part is the title itself.
                     if index > 0 && !written[*part] {
                         let sentence = texts[*part].to_string();
-                        shard.sentences.push(Pair { sentence, target: *target, score: *score });
+                        shard.sentences.push(Pair { sentence, target, score });
                     }
                 }
                 written[*part] |= index > 0;

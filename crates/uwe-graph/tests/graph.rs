@@ -12,7 +12,7 @@ fn project() -> PathBuf {
 
 fn starter() -> GraphFile {
     let recipe = Recipe::read(&project().join("recipes/starter.toml")).unwrap();
-    build(&recipe, &project(), &mut |_| {}).unwrap()
+    build(&recipe, (&project(), &project()), &mut |_| {}).unwrap()
 }
 
 /// A data folder whose tests are one occupation with two skills, one annotated sentence and alternative labels.
@@ -160,7 +160,7 @@ fn a_build_leaves_test_texts_out_and_says_how_many() {
         "name = \"r\"\nseed = 1\nheld_out = 0.0\nesco = \"1.1.0\"\n[[source]]\nname = \"mine\"\nkind = \"table\"\nfile = \"mine.csv\"\ngraph = \"job\"\nskill = \"skill\"\ntext = \"title\"\nprovenance = \"real\"\nlicence = \"own\"\n[[source]]\nname = \"alternatives\"\nkind = \"esco-alternatives\"\nlicence = \"x\"\n[[source]]\nname = \"descriptions\"\nkind = \"esco-descriptions\"\nlicence = \"x\"\n",
     )
     .unwrap();
-    let graph = build(&Recipe::read(&recipe).unwrap(), data.path(), &mut |_| {}).unwrap();
+    let graph = build(&Recipe::read(&recipe).unwrap(), (data.path(), data.path()), &mut |_| {}).unwrap();
     let note = &graph.manifest.sources[0];
     assert_eq!((note.read, note.left_out_as_test, note.repeated, note.unusable), (5, 1, 1, 2));
     let texts: Vec<&str> = graph.edges.iter().map(|edge| &edge.text[..]).collect();

@@ -46,7 +46,8 @@ pub use error::{Error, Result};
 pub use evidence::{Evidence, Pair, TokenPlace};
 pub use kernel::{InstructionSet, Precision};
 pub use model::{
-    Architecture, Encoded, Encoder, EncoderOptions, ModelInfo, Pooling, TokenStates, Verification,
+    Architecture, Config as ModelConfig, Encoded, Encoder, EncoderOptions, Folder as ModelFolder, ModelInfo,
+    Pooling, TokenStates, Verification, distance_bucket,
 };
 pub use rank::{Hit, Ranker, Ranking, best, score_all};
 pub use score::{Axis, Logits, Reduction, Scorer, Scoring};

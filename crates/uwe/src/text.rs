@@ -30,7 +30,10 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Opens `tokenizer.json`. Truncation and padding that it asks for are switched off; `max_tokens` is
     /// the limit here.
-    pub(crate) fn open(file: &Path, max_tokens: usize) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a file that cannot be used, [`Error::Argument`] for a limit without room.
+    pub fn open(file: &Path, max_tokens: usize) -> Result<Self> {
         let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
         let unsound = |problem: String| {
             Error::model(

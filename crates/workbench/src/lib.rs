@@ -12,6 +12,7 @@ mod error;
 mod export;
 mod lexical;
 mod metrics;
+pub mod page;
 mod report;
 mod results;
 mod run;

@@ -3,6 +3,7 @@
 use super::{Data, Draft, sentences as cut};
 use crate::edge::{Graph, Provenance};
 use std::collections::HashMap;
+use std::path::Path;
 use workbench::sources::esco::{self, Concept, Table};
 use workbench::sources::{annotations, table, vacancies as tagged};
 use workbench::{Error, Result};
@@ -53,14 +54,13 @@ pub(super) fn descriptions(data: &Data<'_>) -> Result<Vec<Draft>> {
 }
 
 /// Titles of vacancies with the skills that a tagger found: (least probability, least share, most skills).
-pub(super) fn vacancies(data: &Data<'_>, file: &str, limits: (f64, f64, usize)) -> Result<Vec<Draft>> {
+pub(super) fn vacancies(data: &Data<'_>, path: &Path, limits: (f64, f64, usize)) -> Result<Vec<Draft>> {
     let (probability, share, most) = limits;
-    let path = data.root.join(file);
     let skills = skills(data)?;
     let uris = uris(&skills);
     let mut edges = Vec::new();
     let mut vacancies = Vec::new();
-    for file in super::parquet_files(&path)? {
+    for file in super::parquet_files(path)? {
         vacancies.extend(tagged::read(&file)?);
     }
     for vacancy in vacancies {

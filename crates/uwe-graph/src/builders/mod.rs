@@ -6,7 +6,7 @@ mod own;
 mod starter;
 
 use crate::edge::{Graph, Provenance};
-use crate::recipe::SourceKind;
+use crate::recipe::{Source, SourceKind};
 use std::path::{Path, PathBuf};
 use workbench::Result;
 use workbench::sources::esco::{Releases, Version};
@@ -30,15 +30,34 @@ pub(crate) struct Data<'a> {
     pub(crate) releases: &'a Releases,
     /// The release of skills that are named by label.
     pub(crate) esco: Version,
+    /// Folder of what earlier steps have left.
+    pub(crate) work: &'a Path,
 }
 
 /// Edges of a source, in the order of its files.
-pub(crate) fn read(kind: &SourceKind, data: &Data<'_>) -> Result<Vec<Draft>> {
+pub(crate) fn read(source: &Source, data: &Data<'_>) -> Result<Vec<Draft>> {
+    let kind = &source.kind;
     match kind {
         SourceKind::EscoAlternatives => esco::alternatives(data),
         SourceKind::EscoDescriptions => esco::descriptions(data),
         SourceKind::Vacancies { file, probability, share, most_skills } => {
-            esco::vacancies(data, file, (*probability, *share, *most_skills))
+            esco::vacancies(data, &data.root.join(file), (*probability, *share, *most_skills))
+        }
+        SourceKind::RawVacancies { share, most_skills, .. } => {
+            let tags = crate::tag::folder(data.work, &source.name);
+            let mut edges = esco::vacancies(data, &tags.join("vacancies"), (0.0, *share, *most_skills))?;
+            edges.extend(own::edges(
+                &tags,
+                &SourceKind::Table {
+                    file: "sentences".into(),
+                    graph: Graph::Sentence,
+                    skill: "skill".into(),
+                    text: "text".into(),
+                    skill_id: Some("skill_id".into()),
+                    provenance: Provenance::Tagged,
+                },
+            )?);
+            Ok(edges)
         }
         SourceKind::Sentences { files } => esco::sentences(data, files),
         SourceKind::OccupationTitles { file, release } => esco::occupation_titles(data, file, release),

@@ -2,11 +2,11 @@
 
 use super::Draft;
 use crate::edge::{Graph, Provenance};
+use crate::lines::{Object, objects};
 use crate::recipe::SourceKind;
-use std::io::BufReader;
 use std::path::Path;
+use workbench::Result;
 use workbench::sources::{table, vacancies};
-use workbench::{Error, Result};
 
 /// Edges of a table with named columns.
 pub(super) fn edges(root: &Path, kind: &SourceKind) -> Result<Vec<Draft>> {
@@ -29,34 +29,11 @@ fn draft([skill, text, skill_id]: [String; 3], graph: Graph, provenance: Provena
 }
 
 fn json_lines(path: &Path, columns: [&str; 3]) -> Result<Vec<[String; 3]>> {
-    let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-    let mut rows = Vec::new();
-    for (index, line) in uwe_lines(BufReader::new(file), path).enumerate() {
-        let line = line?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let wrong = |problem: String| {
-            let place = format!("{}, line {}", path.display(), index + 1);
-            Error::data(place, problem, "each line is an object with the named fields as texts")
-        };
-        let object: serde_json::Value =
-            serde_json::from_str(&line).map_err(|error| wrong(format!("is no JSON: {error}")))?;
-        let mut row = [String::new(), String::new(), String::new()];
-        for (value, column) in row.iter_mut().zip(columns) {
-            *value =
-                object[column].as_str().ok_or_else(|| wrong(format!("has no text in `{column}`")))?.into();
-        }
-        rows.push(row);
-    }
-    Ok(rows)
-}
-
-/// Lines with the errors of this crate.
-fn uwe_lines(reader: BufReader<std::fs::File>, path: &Path) -> impl Iterator<Item = Result<String>> {
-    use std::io::BufRead;
-    let path = path.to_path_buf();
-    reader.lines().map(move |line| line.map_err(Error::io("read", &path)))
+    let row = |object: Object| {
+        let [skill, text, id] = columns.map(|column| object.text(column).map(String::from));
+        Ok([skill?, text?, id?])
+    };
+    objects(path)?.map(|object| object.and_then(row)).collect()
 }
 
 fn parquet(path: &Path, columns: [&str; 3]) -> Result<Vec<[String; 3]>> {

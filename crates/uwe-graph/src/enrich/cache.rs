@@ -1,6 +1,5 @@
 //! Answers by content: a request that was answered once is never sent again.
 
-use crate::fold::lot;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -28,11 +27,6 @@ impl Cache {
     /// Name of a request: the hash of its JSON.
     pub(super) fn key(request: &Value) -> String {
         blake3::hash(request.to_string().as_bytes()).to_hex()[..32].to_string()
-    }
-
-    /// A number in [0, 1) that belongs to a request.
-    pub(super) fn lot(key: &str) -> f64 {
-        lot(0, key)
     }
 
     fn file(&self, key: &str) -> PathBuf {

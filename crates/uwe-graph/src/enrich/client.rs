@@ -1,5 +1,6 @@
 //! The chat endpoint: any server that speaks OpenAI's protocol.
 
+use crate::fold::lot;
 use serde_json::Value;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -93,16 +94,17 @@ impl Client {
         self
     }
 
-    /// Sends a request until it is answered. `lot`, in [0, 1), spreads the pauses of several workers.
+    /// Sends a request until it is answered. `key` names it: a server that heeds the header `Idempotency-Key` counts it once,
+    /// however often it is sent, also by a run that was killed before the answer came.
     ///
     /// # Errors
     /// What the last attempt ended with, or why the server refused.
-    pub(super) fn send(&self, body: &str, lot: f64) -> std::result::Result<Value, String> {
+    pub(super) fn send(&self, body: &str, key: &str) -> std::result::Result<Value, String> {
         let mut pause = self.pause;
         let mut attempt = 1;
         loop {
             self.wait_for_turn();
-            match self.send_once(body) {
+            match self.send_once(body, key) {
                 Sent::Answer(answer) => return Ok(answer),
                 Sent::Refused(problem) => return Err(problem),
                 Sent::Again(problem, _) if attempt >= self.attempts => {
@@ -110,7 +112,7 @@ impl Client {
                 }
                 Sent::Again(_, asked) => {
                     // Between half and the whole of it, so that workers do not come back together.
-                    let own = pause.mul_f64(0.5 + lot / 2.0);
+                    let own = pause.mul_f64(0.5 + lot(u64::from(attempt), key) / 2.0);
                     std::thread::sleep(asked.unwrap_or(own).min(LONGEST_PAUSE));
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     attempt += 1;
@@ -132,8 +134,9 @@ impl Client {
         std::thread::sleep(turn.saturating_duration_since(Instant::now()));
     }
 
-    fn send_once(&self, body: &str) -> Sent {
+    fn send_once(&self, body: &str, key: &str) -> Sent {
         let mut request = self.agent.post(&self.url).header("Content-Type", "application/json");
+        request = request.header("Idempotency-Key", key);
         if let Some(key) = &self.key {
             request = request.header("Authorization", &format!("Bearer {key}"));
         }

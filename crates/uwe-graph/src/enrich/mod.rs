@@ -10,7 +10,7 @@ mod prompt;
 
 use crate::check::Tests;
 use crate::edge::{Edge, Graph, GraphFile, Part, Provenance, counts};
-use crate::fold::{fold, words};
+use crate::fold::{fold, one_line, words};
 use cache::Cache;
 use client::Client;
 pub use client::Endpoint;
@@ -27,6 +27,7 @@ use workbench::{Error, Result};
 
 /// What is asked for, and how much of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct EnrichOptions {
     /// The graph whose thin skills get texts.
     pub graph: Graph,
@@ -40,6 +41,8 @@ pub struct EnrichOptions {
     pub temperature: f32,
     /// Most tokens of an answer.
     pub answer_tokens: u32,
+    /// How the shape of an answer is asked for.
+    pub form: AnswerForm,
     /// Times that an invalid answer is asked for again, with the reason.
     pub retries: u32,
     /// Most skills, the thinnest first. `None`: all.
@@ -63,6 +66,7 @@ impl Default for EnrichOptions {
             texts: 10,
             temperature: 0.8,
             answer_tokens: 512,
+            form: AnswerForm::Schema,
             retries: 2,
             skills: None,
             requests: None,
@@ -71,6 +75,18 @@ impl Default for EnrichOptions {
             similarity: 0.7,
         }
     }
+}
+
+/// How the shape of an answer is asked for: servers differ in what they know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnswerForm {
+    /// `response_format` with the type `json_schema`, as OpenAI and most servers have it.
+    Schema,
+    /// `response_format` with the type `json_object` and a schema in it, as llama.cpp's Python server has it.
+    Object,
+    /// In the prompt alone.
+    Prompt,
 }
 
 /// What would be asked.
@@ -86,7 +102,7 @@ pub struct Plan {
     pub tokens: u64,
 }
 
-/// What a run did.
+/// What came of an enrichment. Depends on the answers alone, not on how many runs it took to have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Skills asked about.
@@ -99,9 +115,9 @@ pub struct Outcome {
     pub lost: usize,
     /// Skills that the budget did not reach.
     pub not_reached: usize,
-    /// Requests that were sent now; the others were in the cache.
-    pub requests: usize,
-    /// Tokens of prompts and answers, as the server counts them, cached ones included.
+    /// Answers, invalid ones included: what was paid for.
+    pub answers: usize,
+    /// Tokens of prompts and answers, as the server counts them.
     pub tokens: u64,
     /// Texts in valid answers.
     pub texts: usize,
@@ -113,6 +129,47 @@ pub struct Outcome {
     pub added: usize,
     /// Why skills were lost, with how many for each reason.
     pub reasons: BTreeMap<String, usize>,
+}
+
+/// A skill's last answer, as it is, and what was kept of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The skill.
+    pub skill: String,
+    /// The answer.
+    pub answer: String,
+    /// Texts that became edges.
+    pub kept: Vec<String>,
+}
+
+/// Answers that are kept to be read.
+const SAMPLES: usize = 30;
+
+/// An enrichment, as a graph's manifest tells of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EnrichmentNote {
+    /// What was asked for.
+    pub options: EnrichOptions,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Answers to read, evenly over the skills.
+    pub samples: Vec<Sample>,
+}
+
+/// An enriched graph, with how many requests this run has sent; the other answers were there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Enriched {
+    /// The graph. The last note of its manifest is this enrichment's.
+    pub graph: GraphFile,
+    /// Requests sent now.
+    pub requests: usize,
+}
+
+impl Enriched {
+    /// What came of this enrichment.
+    pub fn note(&self) -> Option<&EnrichmentNote> {
+        self.graph.manifest.enriched.last()
+    }
 }
 
 /// Skills that have few texts, the thinnest first, with what is known of them.
@@ -160,7 +217,7 @@ fn thin_skills(
         let grounding = Grounding {
             skill: skill.label.trim().to_string(),
             skill_id: skill.uri.clone(),
-            description: skill.description.split_whitespace().collect::<Vec<_>>().join(" "),
+            description: one_line(&skill.description),
             alternatives: list(others.get(&skill.uri[..])),
             known: list(texts),
             neighbours: neighbours.into_iter().take(8).map(|(skill, _)| skill.to_string()).collect(),
@@ -173,13 +230,16 @@ fn thin_skills(
 
 /// A request as it is sent and as it names its answer in the cache.
 fn request(options: &EnrichOptions, messages: &[Value]) -> Value {
-    json!({
+    let mut request = json!({
         "model": options.model,
         "messages": messages,
         "temperature": options.temperature,
         "max_tokens": options.answer_tokens,
-        "response_format": prompt::schema(options.texts),
-    })
+    });
+    if let Some(format) = prompt::format(options.form, options.texts) {
+        request["response_format"] = format;
+    }
+    request
 }
 
 /// An enrichment that is ready to run.
@@ -245,7 +305,7 @@ impl<'a> Enrichment<'a> {
         endpoint: &Endpoint,
         encoder: &Encoder,
         watch: &(dyn Fn(usize) -> bool + Sync),
-    ) -> Result<(GraphFile, Outcome)> {
+    ) -> Result<Enriched> {
         self.run_with(&Client::new(endpoint)?, encoder, watch)
     }
 
@@ -254,7 +314,7 @@ impl<'a> Enrichment<'a> {
         client: &Client,
         encoder: &Encoder,
         watch: &(dyn Fn(usize) -> bool + Sync),
-    ) -> Result<(GraphFile, Outcome)> {
+    ) -> Result<Enriched> {
         let budget = Budget { requests: AtomicUsize::new(0), tokens: Mutex::new(0) };
         let stop = AtomicBool::new(false);
         let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -306,11 +366,11 @@ impl<'a> Enrichment<'a> {
                         return Ok(answer);
                     }
                     let key = Cache::key(&request);
-                    let reply = client.send(&request.to_string(), Cache::lot(&key)).map_err(|problem| {
+                    let reply = client.send(&request.to_string(), &key).map_err(|problem| {
                         Error::data(
                             "language model",
                             problem,
-                            "start the server or name it with --base-url; what was answered is kept, run again to go on",
+                            "start the server or name it with --base-url; if it knows no JSON schemas, try --form object or --form prompt; what was answered is kept, run again to go on",
                         )
                     })?;
                     self.cache.put(&request, &reply)?;
@@ -319,7 +379,9 @@ impl<'a> Enrichment<'a> {
                 }
             };
             answer.tokens += tokens(&reply);
+            answer.count += 1;
             let content = reply["choices"][0]["message"]["content"].as_str().unwrap_or_default();
+            answer.content = content.to_string();
             match prompt::texts(content) {
                 Ok(texts) => {
                     answer.texts = texts;
@@ -340,13 +402,11 @@ impl<'a> Enrichment<'a> {
     }
 
     /// Cleans and merges the answers of each skill, and adds them as edges.
-    fn finish(
-        &self,
-        answers: Vec<Answer>,
-        requests: usize,
-        encoder: &Encoder,
-    ) -> Result<(GraphFile, Outcome)> {
-        let mut outcome = Outcome { skills: answers.len(), requests, ..Outcome::default() };
+    fn finish(&self, answers: Vec<Answer>, requests: usize, encoder: &Encoder) -> Result<Enriched> {
+        let mut outcome = Outcome { skills: answers.len(), ..Outcome::default() };
+        let sampled: BTreeSet<usize> =
+            (0..SAMPLES.min(answers.len())).map(|i| i * answers.len() / SAMPLES.min(answers.len())).collect();
+        let mut samples = Vec::with_capacity(sampled.len());
         let mut graph = self.graph.clone();
         let held: HashSet<String> = graph
             .edges
@@ -355,8 +415,9 @@ impl<'a> Enrichment<'a> {
             .map(|edge| fold(&edge.text))
             .collect();
         let source = format!("synthetic-{}", self.options.graph);
-        for (grounding, answer) in self.thin.iter().zip(answers) {
+        for (place, (grounding, answer)) in self.thin.iter().zip(answers).enumerate() {
             outcome.tokens += answer.tokens;
+            outcome.answers += answer.count;
             match answer.state {
                 State::AtFirst => outcome.valid_at_first += 1,
                 State::AfterRetries => outcome.valid_after_retries += 1,
@@ -370,13 +431,17 @@ impl<'a> Enrichment<'a> {
             let usable: BTreeSet<String> = answer
                 .texts
                 .iter()
-                .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))
+                .map(|text| one_line(text))
                 .filter(|text| self.is_usable(grounding, text, &held))
                 .collect();
             let kept = merge(encoder, &grounding.known, &usable, self.options.similarity)?;
             outcome.merged += usable.len() - kept.len();
             outcome.unusable += answer.texts.len() - usable.len();
             outcome.added += kept.len();
+            if sampled.contains(&place) {
+                let skill = grounding.skill.clone();
+                samples.push(Sample { skill, answer: answer.content, kept: kept.clone() });
+            }
             graph.edges.extend(kept.into_iter().map(|text| Edge {
                 graph: self.options.graph,
                 skill: grounding.skill.clone(),
@@ -391,7 +456,8 @@ impl<'a> Enrichment<'a> {
         graph.manifest.fingerprint = GraphFile::fingerprint(&graph.edges);
         graph.manifest.counts = counts(&graph.edges);
         graph.manifest.checked_against.clear();
-        Ok((graph, outcome))
+        graph.manifest.enriched.push(EnrichmentNote { options: self.options.clone(), outcome, samples });
+        Ok(Enriched { graph, requests })
     }
 
     /// Whether a text is of the right length and script, says more than the label, and is no test.
@@ -435,6 +501,9 @@ struct Answer {
     state: State,
     reason: String,
     tokens: u64,
+    count: usize,
+    /// The last answer, as it is.
+    content: String,
 }
 
 /// What a run has spent.

@@ -1,5 +1,6 @@
 //! What a language model is asked, grounded in what is known of a skill.
 
+use super::AnswerForm;
 use crate::edge::Graph;
 use serde_json::{Value, json};
 
@@ -65,23 +66,24 @@ pub(super) fn messages(graph: Graph, grounding: &Grounding, count: usize) -> Vec
     ]
 }
 
-/// The shape that an answer must have.
-pub(super) fn schema(count: usize) -> Value {
-    json!({
-        "type": "json_schema",
-        "json_schema": {
-            "name": "texts",
-            "strict": true,
-            "schema": {
-                "type": "object",
-                "properties": {
-                    "texts": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": count}
-                },
-                "required": ["texts"],
-                "additionalProperties": false
-            }
-        }
-    })
+/// How the shape of an answer is asked for, if not in the prompt alone.
+pub(super) fn format(form: AnswerForm, count: usize) -> Option<Value> {
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "texts": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": count}
+        },
+        "required": ["texts"],
+        "additionalProperties": false
+    });
+    match form {
+        AnswerForm::Schema => Some(json!({
+            "type": "json_schema",
+            "json_schema": {"name": "texts", "strict": true, "schema": schema}
+        })),
+        AnswerForm::Object => Some(json!({"type": "json_object", "schema": schema})),
+        AnswerForm::Prompt => None,
+    }
 }
 
 /// The texts of an answer's content.

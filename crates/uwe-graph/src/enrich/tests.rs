@@ -45,6 +45,7 @@ fn thin_graph() -> (tempfile::TempDir, GraphFile) {
         counts: counts(&edges),
         checked_against: BTreeMap::new(),
         not_checked_against: Vec::new(),
+        enriched: Vec::new(),
     };
     (folder, GraphFile { edges, manifest })
 }
@@ -123,10 +124,12 @@ fn run(
     cache: &Path,
     address: &str,
     options: EnrichOptions,
-) -> Result<(GraphFile, Outcome)> {
+) -> Result<(GraphFile, Outcome, usize)> {
     let enrichment = Enrichment::new(graph, (data, "1.2.0"), cache, options)?;
     let client = Client::new(&endpoint(address))?.without_pauses();
-    enrichment.run_with(&client, &encoder(), &|_| true)
+    let enriched = enrichment.run_with(&client, &encoder(), &|_| true)?;
+    let outcome = enriched.note().unwrap().outcome.clone();
+    Ok((enriched.graph, outcome, enriched.requests))
 }
 
 #[test]
@@ -157,16 +160,18 @@ fn a_hostile_server_loses_nothing_and_is_never_asked_twice_for_the_same() {
         _ => reply(stream, "200 OK", &good(body)),
     });
     let cache = folder.path().join("cache");
-    let (enriched, outcome) = run(&graph, folder.path(), &cache, &address, options()).unwrap();
+    let (enriched, outcome, sent) = run(&graph, folder.path(), &cache, &address, options()).unwrap();
     assert_eq!((outcome.skills, outcome.valid_at_first, outcome.lost), (12, 12, 0), "{outcome:?}");
     // The bare label is left out each time.
     assert_eq!((outcome.texts, outcome.unusable, outcome.added), (36, 12, 24));
     assert_eq!(enriched.edges.len(), 25);
-    assert_eq!(outcome.requests, 12);
+    assert_eq!((sent, outcome.answers), (12, 12));
+    assert_eq!(enriched.manifest.enriched[0].samples.len(), 12);
     // Everything comes from the cache now: no server is needed, and the graph is the same.
-    let (again, outcome) = run(&graph, folder.path(), &cache, "http://127.0.0.1:9/v1", options()).unwrap();
+    let (again, outcome, sent) =
+        run(&graph, folder.path(), &cache, "http://127.0.0.1:9/v1", options()).unwrap();
     assert_eq!(again, enriched);
-    assert_eq!((outcome.requests, outcome.tokens), (0, 1200));
+    assert_eq!((sent, outcome.tokens), (0, 1200));
 }
 
 #[test]
@@ -189,7 +194,7 @@ fn invalid_answers_are_sent_back_with_the_reason() {
         reply(stream, "200 OK", &content);
     });
     let cache = folder.path().join("cache");
-    let (_, outcome) = run(&graph, folder.path(), &cache, &address, options()).unwrap();
+    let (_, outcome, _) = run(&graph, folder.path(), &cache, &address, options()).unwrap();
     assert_eq!(
         (outcome.valid_at_first, outcome.valid_after_retries, outcome.lost),
         (0, 11, 1),
@@ -203,7 +208,7 @@ fn invalid_answers_are_sent_back_with_the_reason() {
 fn a_run_that_stops_goes_on_without_paying_twice() {
     let (folder, graph) = thin_graph();
     let (address, count) = server(|_, body, stream| reply(stream, "200 OK", &good(body)));
-    let (whole, _) = run(&graph, folder.path(), &folder.path().join("whole"), &address, options()).unwrap();
+    let (whole, ..) = run(&graph, folder.path(), &folder.path().join("whole"), &address, options()).unwrap();
     assert_eq!(count.load(Ordering::SeqCst), 12);
     let cache = folder.path().join("broken");
     for stop_after in [1, 2, 5, 9] {
@@ -212,7 +217,7 @@ fn a_run_that_stops_goes_on_without_paying_twice() {
         let stopped = enrichment.run_with(&client, &encoder(), &|done| done < stop_after);
         assert!(matches!(stopped, Err(Error::Interrupted)) || stop_after == 9);
     }
-    let (resumed, _) = run(&graph, folder.path(), &cache, &address, options()).unwrap();
+    let (resumed, ..) = run(&graph, folder.path(), &cache, &address, options()).unwrap();
     assert_eq!(resumed, whole);
     assert_eq!(count.load(Ordering::SeqCst), 24, "a request was sent twice");
 }
@@ -223,11 +228,11 @@ fn budgets_and_refusals_are_told() {
     let (address, _) = server(|_, body, stream| reply(stream, "200 OK", &good(body)));
     let cache = |name: &str| folder.path().join(name);
     let few = EnrichOptions { requests: Some(5), ..options() };
-    let (_, outcome) = run(&graph, folder.path(), &cache("a"), &address, few).unwrap();
-    assert_eq!((outcome.requests, outcome.valid_at_first, outcome.not_reached), (5, 5, 7));
+    let (_, outcome, sent) = run(&graph, folder.path(), &cache("a"), &address, few).unwrap();
+    assert_eq!((sent, outcome.valid_at_first, outcome.not_reached), (5, 5, 7));
     let few = EnrichOptions { tokens: Some(350), workers: 1, ..options() };
-    let (_, outcome) = run(&graph, folder.path(), &cache("b"), &address, few).unwrap();
-    assert_eq!((outcome.requests, outcome.not_reached), (4, 8));
+    let (_, outcome, sent) = run(&graph, folder.path(), &cache("b"), &address, few).unwrap();
+    assert_eq!((sent, outcome.not_reached), (4, 8));
     let enrichment = Enrichment::new(
         &graph,
         (folder.path(), "1.2.0"),

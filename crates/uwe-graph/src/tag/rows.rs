@@ -1,8 +1,9 @@
 //! Vacancies row by row, out of CSV, JSON lines or Parquet.
 
+use crate::lines::objects;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::BufReader;
 use std::path::Path;
 use workbench::sources::vacancies::{batches, strings};
 use workbench::{Error, Result};
@@ -75,23 +76,12 @@ fn parquet(path: &Path, columns: &RowColumns) -> Result<Boxed> {
 }
 
 fn json_lines(path: &Path, columns: &RowColumns) -> Result<Boxed> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let (path, columns) = (path.to_path_buf(), columns.clone());
-    let row = move |(index, line): (usize, std::io::Result<String>)| {
-        let line = line.map_err(Error::io("read", &path))?;
-        let wrong = |problem: String| {
-            let place = format!("{}, line {}", path.display(), index + 1);
-            Error::data(place, problem, "each line is an object with the named fields as texts")
-        };
-        let object: serde_json::Value =
-            serde_json::from_str(&line).map_err(|error| wrong(format!("is no JSON: {error}")))?;
-        let title = object[&columns.title].as_str();
-        let title = title.ok_or_else(|| wrong(format!("has no text in `{}`", columns.title)))?.to_string();
-        let description = columns.description.as_ref().and_then(|name| object[name].as_str());
-        Ok((title, description.unwrap_or_default().to_string()))
-    };
-    let lines = BufReader::with_capacity(1 << 16, file).lines().enumerate();
-    Ok(Box::new(lines.filter(|(_, line)| !line.as_ref().is_ok_and(|line| line.trim().is_empty())).map(row)))
+    let columns = columns.clone();
+    Ok(Box::new(objects(path)?.map(move |object| {
+        let object = object?;
+        let description = columns.description.as_ref().and_then(|name| object.optional(name));
+        Ok((object.text(&columns.title)?.to_string(), description.unwrap_or_default().to_string()))
+    })))
 }
 
 fn csv_rows(path: &Path, columns: &RowColumns) -> Result<Boxed> {

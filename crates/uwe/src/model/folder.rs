@@ -49,34 +49,48 @@ impl Architecture {
 
 /// What a folder says about its model; the paths are checked to exist.
 #[derive(Clone, Debug)]
-pub(crate) struct Folder {
-    pub(crate) config: Config,
-    pub(crate) weights: PathBuf,
-    pub(crate) tokenizer: PathBuf,
-    pub(crate) pooling: Pooling,
+pub struct Folder {
+    /// What `config.json` says.
+    pub config: Config,
+    /// The weight file, safetensors.
+    pub weights: PathBuf,
+    /// `tokenizer.json`.
+    pub tokenizer: PathBuf,
+    /// How token states become one vector.
+    pub pooling: Pooling,
 }
 
-/// `config.json`, as far as serving needs it.
+/// `config.json`, as far as running the encoder needs it.
 #[derive(Clone, Debug)]
-pub(crate) struct Config {
-    pub(crate) architecture: Architecture,
-    pub(crate) hidden: usize,
-    pub(crate) layers: usize,
-    pub(crate) heads: usize,
-    pub(crate) intermediate: usize,
-    pub(crate) vocabulary: usize,
+pub struct Config {
+    /// BERT or MPNet.
+    pub architecture: Architecture,
+    /// Width of a token state.
+    pub hidden: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Number of attention heads.
+    pub heads: usize,
+    /// Width of the feed-forward layers.
+    pub intermediate: usize,
+    /// Rows of the word table.
+    pub vocabulary: usize,
     /// Rows of the position table.
-    pub(crate) positions: usize,
+    pub positions: usize,
     /// Row of the first position.
-    pub(crate) first_position: usize,
-    pub(crate) epsilon: f32,
+    pub first_position: usize,
+    /// Added to variances by layer normalisation.
+    pub epsilon: f32,
     /// MPNet: number of distance buckets.
-    pub(crate) buckets: usize,
+    pub buckets: usize,
 }
 
 impl Folder {
     /// Reads the configuration files of a model folder.
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Model`] names the file and what of it is not known.
+    pub fn open(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
             return Err(Error::model(
                 folder,

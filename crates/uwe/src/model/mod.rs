@@ -5,14 +5,14 @@ mod network;
 mod verify;
 mod weights;
 
-pub use folder::{Architecture, Pooling};
+pub use folder::{Architecture, Config, Folder, Pooling};
+pub use network::distance_bucket;
 pub use verify::Verification;
 
 use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::kernel::{Precision, inverse_norm, mean_of_rows};
 use crate::text::{DEFAULT_MAX_TOKENS, Tokenizer, Tokens};
-use folder::Folder;
 use network::{Network, Workspace};
 use std::path::{Path, PathBuf};
 

@@ -261,7 +261,7 @@ fn distance_bias(table: &[f32], config: &Config) -> DistanceBias {
     let mut values = Vec::with_capacity(config.heads * (2 * limit + 1) + crate::kernel::LANES);
     for head in 0..config.heads {
         for place in 0..=2 * limit {
-            let bucket = bucket(place as i64 - limit as i64, config.buckets);
+            let bucket = distance_bucket(place as i64 - limit as i64, config.buckets);
             values.push(table[bucket * config.heads + head]);
         }
     }
@@ -271,7 +271,7 @@ fn distance_bias(table: &[f32], config: &Config) -> DistanceBias {
 
 /// Bucket of a distance (key position - query position), as T5 and MPNet define it: half of the buckets
 /// for each sign; the first half of those for one distance each, the others logarithmic up to 128.
-fn bucket(distance: i64, buckets: usize) -> usize {
+pub fn distance_bucket(distance: i64, buckets: usize) -> usize {
     const FARTHEST: f32 = 128.0;
     let half = buckets / 2;
     let exact = half / 2;
@@ -287,7 +287,7 @@ fn bucket(distance: i64, buckets: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::bucket;
+    use super::distance_bucket;
 
     #[test]
     fn buckets_change_where_the_reference_changes() {
@@ -295,9 +295,9 @@ mod tests {
         let firsts = [0usize, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91];
         for distance in 0..512usize {
             let expected = firsts.iter().rposition(|first| *first <= distance).unwrap();
-            assert_eq!(bucket(-(distance as i64), 32), expected, "-{distance}");
+            assert_eq!(distance_bucket(-(distance as i64), 32), expected, "-{distance}");
             if distance > 0 {
-                assert_eq!(bucket(distance as i64, 32), 16 + expected, "{distance}");
+                assert_eq!(distance_bucket(distance as i64, 32), 16 + expected, "{distance}");
             }
         }
     }

@@ -1,50 +1,8 @@
-//! Charts as SVG. Texts in them are numbers and the letters of runs, so that no name needs escaping; colours are a
-//! few fixed ones that the page's style sheet maps to light and dark.
+//! The benchmark's charts.
 
 use super::study::RANK_CLASSES;
+use crate::page::{INK, SERIES, WIDTH, colour, draw, mesh, text};
 use plotters::prelude::*;
-
-/// Everything that is written or drawn as a line of an axis.
-const INK: RGBColor = RGBColor(0x10, 0x10, 0x10);
-const GRID: RGBColor = RGBColor(0xd0, 0xd0, 0xd0);
-/// One colour a run, then from the start again; told apart by people who do not see all colours.
-pub(super) const SERIES: [RGBColor; 8] = [
-    RGBColor(0x00, 0x72, 0xb2),
-    RGBColor(0xd5, 0x5e, 0x00),
-    RGBColor(0x00, 0x9e, 0x73),
-    RGBColor(0xcc, 0x79, 0xa7),
-    RGBColor(0xb8, 0x86, 0x0b),
-    RGBColor(0x56, 0xb4, 0xe9),
-    RGBColor(0x8a, 0x5a, 0xc8),
-    RGBColor(0x80, 0x80, 0x80),
-];
-/// Width of every chart; small enough that a telephone shows it unscaled.
-const WIDTH: u32 = 352;
-
-type Drawn = Result<(), Box<dyn std::error::Error>>;
-
-fn draw(
-    height: u32,
-    label: &str,
-    work: impl FnOnce(&DrawingArea<SVGBackend<'_>, plotters::coord::Shift>) -> Drawn,
-) -> String {
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
-        // Drawing into a string can fail for a degenerate range only; an empty chart is better than no report.
-        let _ = work(&area);
-        let _ = area.present();
-    }
-    svg.replacen("<svg ", &format!("<svg role=\"img\" aria-label=\"{label}\" "), 1)
-}
-
-fn text(size: i32) -> TextStyle<'static> {
-    ("sans-serif", size).into_font().color(&INK)
-}
-
-fn colour(run: usize) -> RGBColor {
-    SERIES[run % SERIES.len()]
-}
 
 /// A bar a run: letter, mean in percent, interval as a line. `values` has `None` for a run without the set.
 pub(super) fn bars(letters: &[String], values: &[Option<crate::Interval>]) -> String {
@@ -90,16 +48,10 @@ pub(super) fn curves(runs: &[Option<Vec<(f64, f64)>>]) -> String {
             .x_label_area_size(22)
             .y_label_area_size(38)
             .build_cartesian_2d((0.9f64..most * 1.2).log_scale(), 0f64..highest)?;
-        chart
-            .configure_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(INK)
+        mesh(&mut chart)
             .x_labels(6)
-            .y_labels(5)
             .x_label_formatter(&|value| format!("{value:.0}"))
             .y_label_formatter(&|value| format!("{:.0} %", value * 100.0))
-            .label_style(text(12))
             .draw()?;
         for (run, line) in runs.iter().enumerate() {
             let Some(line) = line else { continue };
@@ -121,16 +73,10 @@ pub(super) fn histogram(runs: &[Option<[f64; 8]>]) -> String {
             .x_label_area_size(22)
             .y_label_area_size(38)
             .build_cartesian_2d(0f64..8f64, 0f64..highest)?;
-        chart
-            .configure_mesh()
+        mesh(&mut chart)
             .disable_x_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(INK)
             .x_labels(0)
-            .y_labels(5)
             .y_label_formatter(&|value| format!("{:.0} %", value * 100.0))
-            .label_style(text(12))
             .draw()?;
         let width = 0.86 / shown.len().max(1) as f64;
         for (slot, (run, shares)) in shown.iter().enumerate() {
@@ -165,16 +111,10 @@ pub(super) fn differences(changes: &[f64]) -> String {
             .x_label_area_size(4)
             .y_label_area_size(42)
             .build_cartesian_2d(0f64..columns as f64, -reach..reach)?;
-        chart
-            .configure_mesh()
+        mesh(&mut chart)
             .disable_x_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(INK)
             .x_labels(0)
-            .y_labels(5)
             .y_label_formatter(&|value| format!("{:+.0}", value * 100.0))
-            .label_style(text(12))
             .draw()?;
         chart.draw_series(sampled.iter().enumerate().map(|(place, change)| {
             let colour = if *change < 0.0 { SERIES[1] } else { SERIES[0] };

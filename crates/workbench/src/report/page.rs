@@ -3,49 +3,29 @@
 use super::charts;
 use super::study::{self, Example, Study, StudyRun};
 use super::text::best;
+use crate::page::{document, figure, swatch};
 use crate::results::Averages;
 use crate::set::{Identity, Task};
 use crate::statistics::Interval;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
-const STYLE: &str = include_str!("style.css");
 /// Worst queries of each set.
 const EXAMPLES: usize = 6;
 
 pub(super) fn html(study: &Study) -> String {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "WorkBench report" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                main {
-                    h1 { "WorkBench report" }
-                    (legend(study))
-                    (averages(study))
-                    (table(study))
-                    (transfer(study))
-                    (bars(study))
-                    (tails(study))
-                    (ranks(study))
-                    (differences(study))
-                    (worst(study))
-                    (provenance(study))
-                }
-            }
-        }
+    let content = html! {
+        (legend(study))
+        (averages(study))
+        (table(study))
+        (transfer(study))
+        (bars(study))
+        (tails(study))
+        (ranks(study))
+        (differences(study))
+        (worst(study))
+        (provenance(study))
     };
-    page.into_string()
-}
-
-fn swatch(run: usize) -> Markup {
-    let colour = charts::SERIES[run % charts::SERIES.len()];
-    let style = format!("background:#{:02x}{:02x}{:02x}", colour.0, colour.1, colour.2);
-    html! { span.swatch style=(style) {} }
+    document("WorkBench report", &content)
 }
 
 fn legend(study: &Study) -> Markup {
@@ -215,8 +195,8 @@ fn heat(difference: f64) -> String {
     format!("background:color-mix(in srgb, var({colour}) {share:.0}%, transparent)")
 }
 
-fn figure(identity: &Identity, svg: String) -> Markup {
-    html! { figure { figcaption { (identity.name) " " span.interval { (identity.split) } } (PreEscaped(svg)) } }
+fn set_figure(identity: &Identity, svg: String) -> Markup {
+    figure(&identity.name, &identity.split.to_string(), svg)
 }
 
 fn bars(study: &Study) -> Markup {
@@ -226,7 +206,7 @@ fn bars(study: &Study) -> Markup {
         div.charts {
             @for identity in &study.sets {
                 @let values: Vec<_> = study.runs.iter().map(|run| run.set(identity).and_then(|set| set.metric("map"))).collect();
-                (figure(identity, charts::bars(&letters, &values)))
+                (set_figure(identity, charts::bars(&letters, &values)))
             }
         }
     }
@@ -244,7 +224,7 @@ fn tails(study: &Study) -> Markup {
                 @let tails: Vec<_> = study.runs.iter().map(|run| run.queries(identity).map(study::long_tail)).collect();
                 @if tails.iter().flatten().any(|tail| tail.curve.len() > 1) {
                     @let lines: Vec<_> = tails.iter().map(|tail| tail.as_ref().map(|tail| tail.curve.iter().map(|point| (point.0, point.1)).collect())).collect();
-                    (figure(identity, charts::curves(&lines)))
+                    (set_figure(identity, charts::curves(&lines)))
                 }
             }
         }
@@ -275,7 +255,7 @@ fn ranks(study: &Study) -> Markup {
         div.charts {
             @for identity in &study.sets {
                 @let shares: Vec<_> = study.runs.iter().map(|run| run.queries(identity).map(study::rank_shares)).collect();
-                (figure(identity, charts::histogram(&shares)))
+                (set_figure(identity, charts::histogram(&shares)))
             }
         }
     }
@@ -330,7 +310,7 @@ fn differences(study: &Study) -> Markup {
         div.charts {
             @for identity in &study.sets {
                 @if let Some(changes) = study::changes(first, second, identity) {
-                    (figure(identity, charts::differences(&changes.iter().map(|change| change.0).collect::<Vec<_>>())))
+                    (set_figure(identity, charts::differences(&changes.iter().map(|change| change.0).collect::<Vec<_>>())))
                 }
             }
         }

@@ -48,11 +48,21 @@ pub enum Table {
     OccupationSkillRelations,
     /// `skillSkillRelations.csv`
     SkillSkillRelations,
+    /// `skillGroups_LANGUAGE.csv`
+    SkillGroups,
+    /// `broaderRelationsSkillPillar.csv`; some releases name a language, though it holds none
+    SkillHierarchy,
 }
 
 impl Table {
-    const ALL: [Self; 4] =
-        [Self::Skills, Self::Occupations, Self::OccupationSkillRelations, Self::SkillSkillRelations];
+    const ALL: [Self; 6] = [
+        Self::Skills,
+        Self::Occupations,
+        Self::OccupationSkillRelations,
+        Self::SkillSkillRelations,
+        Self::SkillGroups,
+        Self::SkillHierarchy,
+    ];
 
     fn stem(self) -> &'static str {
         match self {
@@ -60,12 +70,14 @@ impl Table {
             Self::Occupations => "occupations",
             Self::OccupationSkillRelations => "occupationSkillRelations",
             Self::SkillSkillRelations => "skillSkillRelations",
+            Self::SkillGroups => "skillGroups",
+            Self::SkillHierarchy => "broaderRelationsSkillPillar",
         }
     }
 
     /// Relations are the same in every language.
     fn has_language(self) -> bool {
-        matches!(self, Self::Skills | Self::Occupations)
+        matches!(self, Self::Skills | Self::Occupations | Self::SkillGroups)
     }
 
     /// The table and language of a file name such as `skills_en.csv`.
@@ -73,7 +85,7 @@ impl Table {
         let stem = name.strip_suffix(".csv")?;
         let (stem, language) = stem.split_once('_').unwrap_or((stem, ""));
         let table = Self::ALL.into_iter().find(|table| table.stem() == stem)?;
-        let language = if table.has_language() { language } else { "" };
+        let language = if table == Self::SkillHierarchy { "" } else { language };
         (table.has_language() != language.is_empty()).then(|| (table, language.to_string()))
     }
 }
@@ -228,6 +240,37 @@ impl Releases {
     /// [`Error::Data`] when the release or a column is missing, [`Error::Io`] when it cannot be read.
     pub fn skill_skills(&self, version: Version) -> Result<Vec<[String; 2]>> {
         self.read(version, (Table::SkillSkillRelations, ""), ["originalSkillUri", "relatedSkillUri"])
+    }
+
+    /// Labels of the groups just below the roots of the skill pillar (such as `handling and moving` or `arts and
+    /// humanities`) that each skill belongs to, by the skill's URI, sorted.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the release or a column is missing, [`Error::Io`] when it cannot be read.
+    pub fn skill_groups(&self, version: Version, language: &str) -> Result<HashMap<String, Vec<String>>> {
+        let links = self.read(version, (Table::SkillHierarchy, ""), ["conceptUri", "broaderUri"])?;
+        let names = self.read(version, (Table::SkillGroups, language), ["conceptUri", "preferredLabel"])?;
+        let mut broader: HashMap<&str, Vec<&str>> = HashMap::new();
+        for [concept, parent] in &links {
+            broader.entry(concept).or_default().push(parent);
+        }
+        let is_root = |uri: &str| !broader.contains_key(uri);
+        let names: HashMap<&str, &str> = names.iter().map(|[uri, label]| (&uri[..], label.trim())).collect();
+        let mut groups = HashMap::new();
+        for start in broader.keys().filter(|uri| !names.contains_key(*uri)) {
+            let (mut open, mut seen, mut found) = (vec![*start], HashSet::new(), Vec::new());
+            while let Some(uri) = open.pop() {
+                let parents = broader.get(uri).map_or(&[][..], Vec::as_slice);
+                if parents.iter().any(|parent| is_root(parent)) {
+                    found.extend(names.get(uri).map(|label| (*label).to_string()));
+                }
+                open.extend(parents.iter().filter(|parent| seen.insert(**parent)));
+            }
+            found.sort();
+            found.dedup();
+            groups.insert((*start).to_string(), found);
+        }
+        Ok(groups)
     }
 }
 

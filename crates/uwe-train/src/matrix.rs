@@ -1,0 +1,322 @@
+//! Matrix products and the loops around them: row-major `f32`, one thread each.
+//!
+//! Every function does the same operations in the same order whatever the number of threads of the step: work is cut into
+//! blocks of a fixed size, and a block is one thread's.
+
+use gemm::Parallelism;
+
+/// A row-major matrix: `rows x columns`, with `stride` entries from one row to the next.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) stride: usize,
+    /// Whether it is read as its transpose.
+    transposed: bool,
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix whose rows follow each other.
+    pub(crate) fn new(values: &'a [f32], columns: usize) -> Self {
+        let rows = values.len() / columns.max(1);
+        Self { values, rows, columns, stride: columns, transposed: false }
+    }
+
+    /// Some columns of a matrix whose rows follow each other.
+    pub(crate) fn part(values: &'a [f32], stride: usize, columns: std::ops::Range<usize>) -> Self {
+        let rows = values.len() / stride.max(1);
+        Self { values: &values[columns.start..], rows, columns: columns.len(), stride, transposed: false }
+    }
+
+    /// The transpose.
+    pub(crate) fn t(self) -> Self {
+        Self { transposed: !self.transposed, ..self }
+    }
+
+    /// Rows and columns as it is read, and the steps from one to the next.
+    fn shape(&self) -> ((usize, usize), (isize, isize)) {
+        let (row, column) = (self.stride as isize, 1);
+        if self.transposed {
+            ((self.columns, self.rows), (column, row))
+        } else {
+            ((self.rows, self.columns), (row, column))
+        }
+    }
+
+    /// Whether the last entry lies inside `values`.
+    fn fits(&self) -> bool {
+        self.rows == 0 || self.columns == 0 || (self.rows - 1) * self.stride + self.columns <= self.values.len()
+    }
+}
+
+/// `out = left * right`, or `out += left * right` when `add`. `out` is row-major with as many columns as `right` has.
+pub(crate) fn product(left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32], add: bool) {
+    let ((rows, inner), (left_row, left_column)) = left.shape();
+    let ((inner_too, columns), (right_row, right_column)) = right.shape();
+    assert!(inner == inner_too && out.len() == rows * columns && left.fits() && right.fits());
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    // SAFETY: `fits` and the assertion above say that every entry that the steps lead to lies inside its slice, and `out`
+    // is borrowed mutably, so that nothing else refers to it.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            inner,
+            out.as_mut_ptr(),
+            1,
+            columns as isize,
+            add,
+            left.values.as_ptr(),
+            left_column,
+            left_row,
+            right.values.as_ptr(),
+            right_column,
+            right_row,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+/// `e^x` for `x` up to 0 and a little above: relative error 2e-7; 0 below -87. Made of additions and multiplications alone, so
+/// that loops over it become vector code.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    let x = x.clamp(-87.0, 87.0);
+    // x = n ln 2 + r, with ln 2 in two parts so that r is exact.
+    let n = (x * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
+    let r = (x - n * 0.693_145_75) - n * 1.428_606_8e-6;
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 0.5;
+    let y = p * r * r + r + 1.0;
+    y * f32::from_bits(((n as i32 + 127) << 23) as u32)
+}
+
+/// The normal distribution at `x`: its share below `x`, and its density. Error 2e-7.
+#[inline(always)]
+fn normal(x: f32) -> (f32, f32) {
+    // Abramowitz and Stegun 7.1.26, with the error function's argument x / sqrt 2.
+    let half = exp(-0.5 * x * x);
+    let t = 1.0 / (1.0 + 0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2 * x.abs());
+    let p = t * (0.254_829_6 + t * (-0.284_496_73 + t * (1.421_413_7 + t * (-1.453_152 + t * 1.061_405_4))));
+    let upper = 0.5 * p * half;
+    (if x < 0.0 { upper } else { 1.0 - upper }, half * 0.398_942_3)
+}
+
+/// `gelu(x)` by the error function.
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    x * normal(x).0
+}
+
+/// Each entry of `values` through GELU, into `out`.
+pub(crate) fn gelu_forward(values: &[f32], out: &mut [f32]) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for (out, x) in out.iter_mut().zip(values) {
+                *out = gelu(*x);
+            }
+        },
+    );
+}
+
+/// `values` becomes its GELU, and `gradient` that of the input.
+pub(crate) fn gelu_backward(values: &mut [f32], gradient: &mut [f32]) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for (x, gradient) in values.iter_mut().zip(gradient) {
+                let (share, density) = normal(*x);
+                *gradient *= share + *x * density;
+                *x *= share;
+            }
+        },
+    );
+}
+
+/// Adds `bias` to each row.
+pub(crate) fn add_to_rows(values: &mut [f32], bias: &[f32]) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for row in values.chunks_exact_mut(bias.len()) {
+                for (value, bias) in row.iter_mut().zip(bias) {
+                    *value += bias;
+                }
+            }
+        },
+    );
+}
+
+/// Adds all rows to `sum`.
+pub(crate) fn sum_rows(values: &[f32], sum: &mut [f32]) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for row in values.chunks_exact(sum.len()) {
+                for (sum, value) in sum.iter_mut().zip(row) {
+                    *sum += value;
+                }
+            }
+        },
+    );
+}
+
+/// `to += from`.
+pub(crate) fn add(to: &mut [f32], from: &[f32]) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to += from;
+            }
+        },
+    );
+}
+
+/// Sums in sixteen lanes, so that it becomes vector code with one order on every processor.
+#[inline(always)]
+fn lanes(a: &[f32], of: impl Fn(usize, f32) -> f32) -> f32 {
+    let mut sums = [0.0f32; 16];
+    let chunks = a.len() / 16;
+    for chunk in 0..chunks {
+        for lane in 0..16 {
+            let place = chunk * 16 + lane;
+            sums[lane] += of(place, a[place]);
+        }
+    }
+    let mut sum = 0.0;
+    for place in chunks * 16..a.len() {
+        sum += of(place, a[place]);
+    }
+    for lane in sums {
+        sum += lane;
+    }
+    sum
+}
+
+/// Layer normalisation of each row: `values` becomes the normalised rows (before scale and shift), `out` the result, `rates` the
+/// reciprocal deviation of each row.
+pub(crate) fn norm_forward(
+    values: &mut [f32],
+    (scale, shift): (&[f32], &[f32]),
+    epsilon: f32,
+    (out, rates): (&mut [f32], &mut [f32]),
+) {
+    let width = scale.len();
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let rows = values.chunks_exact_mut(width).zip(out.chunks_exact_mut(width));
+            for ((row, out), rate) in rows.zip(rates) {
+                let mean = lanes(row, |_, x| x) / width as f32;
+                let variance = lanes(row, |_, x| (x - mean) * (x - mean)) / width as f32;
+                *rate = 1.0 / (variance + epsilon).sqrt();
+                for place in 0..width {
+                    row[place] = (row[place] - mean) * *rate;
+                    out[place] = row[place] * scale[place] + shift[place];
+                }
+            }
+        },
+    );
+}
+
+/// The way back: `gradient`, of the result, becomes that of the input; the gradients of scale and shift are added to.
+pub(crate) fn norm_backward(
+    gradient: &mut [f32],
+    (normalised, rates): (&[f32], &[f32]),
+    scale: &[f32],
+    (to_scale, to_shift): (&mut [f32], &mut [f32]),
+) {
+    let width = scale.len();
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let rows = gradient.chunks_exact_mut(width).zip(normalised.chunks_exact(width));
+            for ((row, normalised), rate) in rows.zip(rates) {
+                for place in 0..width {
+                    to_scale[place] += row[place] * normalised[place];
+                    to_shift[place] += row[place];
+                    row[place] *= scale[place];
+                }
+                let mean = lanes(row, |_, x| x) / width as f32;
+                let along = lanes(row, |place, x| x * normalised[place]) / width as f32;
+                for place in 0..width {
+                    row[place] = (row[place] - mean - normalised[place] * along) * rate;
+                }
+            }
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exponentials_and_gelu_are_those_of_f64() {
+        for i in -8000..800 {
+            let x = i as f32 * 0.01;
+            let right = f64::from(x).exp();
+            assert!((f64::from(exp(x)) - right).abs() <= right * 4e-7 + 1e-37, "{x}");
+        }
+        // Phi(1) and Phi(-2), and their densities.
+        for (x, share, density) in [(1.0, 0.841_344_75, 0.241_970_72), (-2.0, 0.022_750_132, 0.053_990_97)] {
+            let found = normal(x);
+            assert!((found.0 - share).abs() < 3e-7 && (found.1 - density).abs() < 3e-7, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn products_of_transposes_and_parts() {
+        let a = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let b = [1.0, 0.0, 2.0, 0.0, 1.0, 1.0];
+        let mut out = [0.0; 4];
+        product(Matrix::new(&a, 3), Matrix::new(&b, 3).t(), &mut out, false);
+        assert_eq!(out, [7.0, 5.0, 16.0, 11.0]);
+        product(Matrix::part(&a, 3, 1..3), Matrix::part(&b, 3, 0..2).t(), &mut out, true);
+        assert_eq!(out, [7.0 + 2.0, 5.0 + 3.0, 16.0 + 5.0, 11.0 + 6.0]);
+        let mut square = [0.0; 9];
+        product(Matrix::new(&a, 3).t(), Matrix::new(&b, 3), &mut square, false);
+        assert_eq!(square, [1.0, 4.0, 6.0, 2.0, 5.0, 9.0, 3.0, 6.0, 12.0]);
+    }
+
+    #[test]
+    fn normalisation_goes_back_by_finite_differences() {
+        let width = 20;
+        let scale: Vec<f32> = (0..width).map(|i| 0.5 + i as f32 * 0.1).collect();
+        let shift = vec![0.2; width];
+        let input: Vec<f32> = (0..width).map(|i| ((i * 7) % 11) as f32 * 0.3 - 1.0).collect();
+        let weights: Vec<f32> = (0..width).map(|i| ((i * 5) % 7) as f32 - 3.0).collect();
+        let loss = |input: &[f32]| -> f64 {
+            let (mut values, mut out, mut rates) = (input.to_vec(), vec![0.0; width], vec![0.0]);
+            norm_forward(&mut values, (&scale, &shift), 1e-5, (&mut out, &mut rates));
+            out.iter().zip(&weights).map(|(a, b)| f64::from(a * b)).sum()
+        };
+        let (mut values, mut out, mut rates) = (input.clone(), vec![0.0; width], vec![0.0]);
+        norm_forward(&mut values, (&scale, &shift), 1e-5, (&mut out, &mut rates));
+        let mut gradient = weights.clone();
+        let (mut to_scale, mut to_shift) = (vec![0.0; width], vec![0.0; width]);
+        norm_backward(&mut gradient, (&values, &rates), &scale, (&mut to_scale, &mut to_shift));
+        for place in 0..width {
+            let mut moved = [input.clone(), input.clone()];
+            moved[0][place] += 1e-2;
+            moved[1][place] -= 1e-2;
+            let slope = (loss(&moved[0]) - loss(&moved[1])) / 2e-2;
+            assert!((slope - f64::from(gradient[place])).abs() < 5e-3, "{place}: {slope} {}", gradient[place]);
+        }
+        assert_eq!(to_shift, weights);
+    }
+}
