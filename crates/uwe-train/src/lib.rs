@@ -1,12 +1,30 @@
 //! Training of unified work embeddings.
+//!
+//! An encoder (BERT or MPNet, from a folder as sentence-transformers writes it) learns from graphs of work by many-to-many
+//! InfoNCE over soft late interaction, and is written back to such a folder. Forward and backward passes are written for
+//! the processor: ragged batches without padding, products by blocks, and sums in an order that does not depend on the
+//! number of threads, so that a resumed training ends with the same bits.
+//!
+//! Source of the method: "Unified Work Embeddings", arXiv 2511.07969.
 
 mod error;
+mod interaction;
+mod loss;
 mod matrix;
 mod network;
+mod objective;
+mod optimizer;
 mod parameters;
+mod recipe;
+mod sampler;
 mod threads;
 
 pub use error::{Error, Result};
+pub use loss::{Links, Variant, info_nce, transpose};
 pub use network::{Batch, Forward, Network};
+pub use objective::{GraphTask, Objective, Step};
+pub use optimizer::Optimizer;
 pub use parameters::{NumberType, Parameters, Place};
+pub use recipe::{Draw, GraphOptions, OptimizerOptions, Recipe, Reverse, Schedule, ValidationOptions};
+pub use sampler::{Drawn, GraphDraw, Sampler};
 pub use threads::Threads;

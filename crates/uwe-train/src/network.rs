@@ -135,19 +135,21 @@ impl Network {
     pub fn order(config: &ModelConfig) -> Vec<String> {
         let bert = config.architecture == Architecture::Bert;
         let mut names: Vec<String> =
-            ["embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"].map(String::from).into();
+            ["embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"]
+                .map(String::from)
+                .into();
         names.push(
-            if bert { "embeddings.token_type_embeddings.weight" } else { "encoder.relative_attention_bias.weight" }
-                .into(),
+            if bert {
+                "embeddings.token_type_embeddings.weight"
+            } else {
+                "encoder.relative_attention_bias.weight"
+            }
+            .into(),
         );
         let norm = |name: &str| [format!("{name}.weight"), format!("{name}.bias")];
         names.extend(norm("embeddings.LayerNorm"));
         let (parts, mix, attention_norm) = if bert {
-            (
-                ["self.query", "self.key", "self.value"],
-                "attention.output.dense",
-                "attention.output.LayerNorm",
-            )
+            (["self.query", "self.key", "self.value"], "attention.output.dense", "attention.output.LayerNorm")
         } else {
             (["attn.q", "attn.k", "attn.v"], "attention.attn.o", "attention.LayerNorm")
         };
@@ -177,7 +179,8 @@ impl Network {
                 _ => {
                     let name = place.map_or("nothing", |place| &place.name[..]);
                     let shape_found = place.map_or(&[][..], |place| &place.shape);
-                    let problem = format!("`{name}` has shape {shape_found:?}; the configuration asks for {shape:?}");
+                    let problem =
+                        format!("`{name}` has shape {shape_found:?}; the configuration asks for {shape:?}");
                     Err(crate::Error::Weights { path: "model.safetensors".into(), problem })
                 }
             }
@@ -215,7 +218,16 @@ impl Network {
             let output_norm = norm_at(&mut next, hidden)?;
             layers.push(LayerAt { project, mix, attention_norm, widen, narrow, output_norm });
         }
-        Ok(Self { config: config.clone(), words, positions, kind, embedding_norm, distances, layers, threads })
+        Ok(Self {
+            config: config.clone(),
+            words,
+            positions,
+            kind,
+            embedding_norm,
+            distances,
+            layers,
+            threads,
+        })
     }
 
     /// Width of a token state.
@@ -246,7 +258,13 @@ impl Network {
     }
 
     /// The gradient of all parameters, from that of the token states.
-    pub fn backward(&self, parameters: &[f32], batch: &Batch, forward: Forward, gradient: &[f32]) -> Vec<f32> {
+    pub fn backward(
+        &self,
+        parameters: &[f32],
+        batch: &Batch,
+        forward: Forward,
+        gradient: &[f32],
+    ) -> Vec<f32> {
         let hidden = self.hidden();
         let mut blocks = batch.blocks().into_iter().zip(forward.tapes).collect::<Vec<_>>();
         drop(forward.states);

@@ -73,12 +73,14 @@ impl Parameters {
         let start = self.values.len();
         let pairs = || view.data().chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
         match view.dtype() {
-            Dtype::F32 => self.values.extend(
-                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            ),
+            Dtype::F32 => self
+                .values
+                .extend(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
             Dtype::F16 => self.values.extend(pairs().map(|bits| half::f16::from_bits(bits).to_f32())),
             Dtype::BF16 => self.values.extend(pairs().map(|bits| half::bf16::from_bits(bits).to_f32())),
-            other => return Err(format!("tensor `{name}` has type {other:?}; f32, f16 and bf16 can be trained")),
+            other => {
+                return Err(format!("tensor `{name}` has type {other:?}; f32, f16 and bf16 can be trained"));
+            }
         }
         if self.values[start..].iter().any(|value| !value.is_finite()) {
             return Err(format!("tensor `{name}` holds a number that is not finite"));
@@ -116,7 +118,8 @@ impl Parameters {
         let mut views = Vec::with_capacity(data.len());
         let wrong = |problem: String| Error::Weights { path: "weights".into(), problem };
         for (name, shape, bytes) in &data {
-            let view = TensorView::new(dtype, shape.clone(), bytes).map_err(|error| wrong(error.to_string()))?;
+            let view =
+                TensorView::new(dtype, shape.clone(), bytes).map_err(|error| wrong(error.to_string()))?;
             views.push((name.clone(), view));
         }
         // transformers reads no weight file without this note.
