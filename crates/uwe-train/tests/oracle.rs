@@ -30,9 +30,15 @@ struct Case {
     scoring: Scoring,
     variant: Variant,
     reverse: Reverse,
+    #[serde(default = "one")]
+    factor: f32,
     loss: f64,
     graphs: Vec<f64>,
     gradients: BTreeMap<String, [f64; 4]>,
+}
+
+fn one() -> f32 {
+    1.0
 }
 
 fn folder(name: &str) -> PathBuf {
@@ -56,13 +62,13 @@ impl Golden {
         Batch::new(self.texts.iter().map(Vec::as_slice))
     }
 
-    fn graphs(&self) -> Vec<GraphTask> {
+    fn graphs(&self, factor: f32) -> Vec<GraphTask> {
         let task = |graph: &GoldenGraph| GraphTask {
             skills: graph.skills.clone(),
             items: graph.items.clone(),
             links: Links::new(graph.links.clone(), graph.items.len()),
             weight: graph.weight,
-            temperature: graph.temperature,
+            temperature: graph.temperature * factor,
         };
         self.graphs.iter().map(task).collect()
     }
@@ -90,8 +96,8 @@ fn loss_and_every_gradient_equal_pytorch_for_all_scorers_and_variants() {
     assert_eq!(golden.cases.len(), 24);
     for (index, case) in golden.cases.iter().enumerate() {
         let (network, parameters) = open(&case.model, 1);
-        let step =
-            case.objective().step(&network, &parameters.values, &golden.batch(), &golden.graphs(), true);
+        let graphs = golden.graphs(case.factor);
+        let step = case.objective().step(&network, &parameters.values, &golden.batch(), &graphs, true);
         let what = format!("case {index}, {} {} {:?}", case.model, case.scoring, case.variant);
         assert!(close(step.loss, case.loss, 0.0), "{what}: loss {} {}", step.loss, case.loss);
         for (found, expected) in step.graphs.iter().zip(&case.graphs) {
@@ -129,7 +135,7 @@ fn whole_gradients_equal_pytorch() {
         let case = golden.cases.iter().find(|case| case.model == name).unwrap();
         let (network, parameters) = open(name, 1);
         let step =
-            case.objective().step(&network, &parameters.values, &golden.batch(), &golden.graphs(), true);
+            case.objective().step(&network, &parameters.values, &golden.batch(), &golden.graphs(1.0), true);
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.safetensors"));
         let expected = Parameters::read(&file, &[]).unwrap();
         assert!(expected.places.len() > 30);
@@ -210,7 +216,7 @@ fn gradients_are_the_slopes_of_the_loss() {
     let golden = golden();
     for case in golden.cases.iter().filter(|case| case.variant == Variant::ManyToMany) {
         let (network, parameters) = open(&case.model, 2);
-        let (batch, graphs) = (golden.batch(), golden.graphs());
+        let (batch, graphs) = (golden.batch(), golden.graphs(case.factor));
         let loss = |values: &[f32]| case.objective().step(&network, values, &batch, &graphs, true).loss;
         let step = case.objective().step(&network, &parameters.values, &batch, &graphs, true);
         let length = step.gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();

@@ -51,7 +51,13 @@ CASES = [
     {"scoring": {**SOFT, "special_tokens": True}, "variant": "symmetric", "reverse": "same"},
     {"scoring": {**SOFT, "special_tokens": True}, "variant": "plain", "reverse": "same"},
     {"scoring": {**SOFT, "special_tokens": False}, "variant": "many-to-many", "reverse": "same"},
-    {"scoring": {**SOFT, "reduction": "sum", "special_tokens": True}, "variant": "many-to-many", "reverse": "same"},
+    {
+        # A sum is as many times a mean as there are tokens; so should the temperature be.
+        "scoring": {**SOFT, "reduction": "sum", "special_tokens": True},
+        "variant": "many-to-many",
+        "reverse": "same",
+        "factor": 10,
+    },
     {"scoring": {**SOFT, "axis": "query", "special_tokens": True}, "variant": "many-to-many", "reverse": "same"},
     {"scoring": {**SOFT, "logits": "unit-target", "special_tokens": True}, "variant": "many-to-many", "reverse": "same"},
     {
@@ -114,7 +120,7 @@ def direction(scores, links, temperature):
 def loss(states, case):
     total, parts = 0.0, []
     for graph in GRAPHS:
-        links = graph["links"]
+        links, temperature = graph["links"], graph["temperature"] * case.get("factor", 1)
         count = len(graph["items"])
         if case["variant"] != "many-to-many":
             links = [[i] for i in range(len(links))]
@@ -123,10 +129,10 @@ def loss(states, case):
             [torch.stack([score(states[i], states[j], case["scoring"]) for j in b]) for i in a]
         )
         scores = table(graph["skills"], graph["items"])
-        part = direction(scores, links, graph["temperature"])
+        part = direction(scores, links, temperature)
         if case["variant"] != "plain":
             other = scores.T if case["reverse"] == "same" else table(graph["items"], graph["skills"])
-            part = part + direction(other, back, graph["temperature"])
+            part = part + direction(other, back, temperature)
         total = total + graph["weight"] * part
         parts.append(part.item())
     return total, parts
