@@ -52,6 +52,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: GraphCommand,
     },
+    /// Train a model on graphs
+    Train(Box<TrainArguments>),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -180,6 +182,8 @@ pub(crate) struct BuildArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelCommand {
+    /// Write a model folder in another number type, for this program and Python's sentence-transformers
+    Export(ExportArguments),
     /// Describe a model, and the kernels that would run it here
     Info {
         /// Print JSON
@@ -488,6 +492,90 @@ pub(crate) enum GraphArgument {
     Sentence,
     /// Other names of the skill
     Alternative,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:
+  uwe train recipes/mini.toml --graph graphs/full --data data --output runs/mini
+  uwe train resume runs/mini
+  uwe train report runs/mini
+
+Ctrl-C writes a checkpoint; `resume` goes on from it, and ends with the weights of an unbroken training."
+)]
+pub(crate) struct TrainArguments {
+    #[command(flatten)]
+    pub(crate) start: Option<TrainStart>,
+    #[command(subcommand)]
+    pub(crate) command: Option<TrainCommand>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainStart {
+    /// Recipe (TOML)
+    pub(crate) recipe: PathBuf,
+    /// Folder of the graph; it must have passed `uwe graph check`
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) graph: PathBuf,
+    /// Folder to train in
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Model folder to start from; without one, the default model
+    #[arg(long, short, value_name = "DIR", env = "UWE_MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// Folder with the raw files, to validate on ESCO's lists and the benchmark's validation sets; without one, held-out
+    /// texts are ranked against the graph's own skills
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// ESCO release of the lists
+    #[arg(long, value_name = "VERSION", default_value = "1.2.0")]
+    pub(crate) esco: String,
+    /// Train on a graph that has passed no leak check
+    #[arg(long)]
+    pub(crate) allow_unchecked: bool,
+    /// Number of threads; 0 is one for each core
+    #[arg(long, value_name = "N", default_value_t = 0, env = "UWE_THREADS")]
+    pub(crate) threads: usize,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrainCommand {
+    /// Go on with a training from its last checkpoint
+    Resume {
+        /// Folder of the training
+        run: PathBuf,
+        /// Number of threads; 0 is one for each core
+        #[arg(long, value_name = "N", default_value_t = 0, env = "UWE_THREADS")]
+        threads: usize,
+    },
+    /// Draw a training's curves as a web page
+    Report {
+        /// Folder of the training
+        run: PathBuf,
+        /// File to write; without it, report.html in the folder
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// Model folder
+    pub(crate) model: PathBuf,
+    /// Folder to write
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Number type of the weights
+    #[arg(long, value_enum, default_value_t = NumberTypeArgument::F16)]
+    pub(crate) numbers: NumberTypeArgument,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum NumberTypeArgument {
+    F32,
+    F16,
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,7 @@ mod output;
 mod rank;
 mod setup;
 mod space;
+mod train;
 mod vectors;
 
 use arguments::{Arguments, Command, ModelCommand, SpaceCommand};
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
             let wrong_argument = error.chain().any(|cause| {
                 matches!(cause.downcast_ref(), Some(uwe::Error::Argument { .. }))
                     || matches!(cause.downcast_ref(), Some(workbench::Error::Argument { .. }))
+                    || matches!(cause.downcast_ref(), Some(uwe_train::Error::Recipe { .. }))
             });
             ExitCode::from(if wrong_argument { 2 } else { 1 })
         }
@@ -46,6 +48,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             model::verify(model, reference.as_deref())
         }
         Command::Bench { command } => bench::bench(command),
+        Command::Model { command: ModelCommand::Export(arguments) } => train::export(arguments),
+        Command::Train(arguments) => train::train(arguments),
         Command::Graph { command } => graph::graph(command),
         Command::Completions { shell } => {
             // Made in memory first: the generator itself would panic on a broken pipe.
@@ -85,7 +89,9 @@ fn report(error: &anyhow::Error) {
     }
     let hint = error.chain().find_map(|cause| {
         let engine = cause.downcast_ref::<uwe::Error>().and_then(uwe::Error::hint);
-        engine.or_else(|| cause.downcast_ref::<workbench::Error>().and_then(workbench::Error::hint))
+        let bench = || cause.downcast_ref::<workbench::Error>().and_then(workbench::Error::hint);
+        let train = || cause.downcast_ref::<uwe_train::Error>().and_then(uwe_train::Error::hint);
+        engine.or_else(bench).or_else(train)
     });
     let mut stderr = anstream::stderr().lock();
     let red = anstyle::AnsiColor::Red.on_default().bold();

@@ -35,7 +35,7 @@ impl ModelArguments {
 }
 
 /// The first default model among `models/` here, beside the program's checkout, and the user's data folder.
-fn default_model() -> Result<PathBuf> {
+pub(crate) fn default_model() -> Result<PathBuf> {
     let mut places = vec![PathBuf::from("models")];
     if let Ok(program) = std::env::current_exe() {
         // target/release/uwe lies three levels below the checkout.

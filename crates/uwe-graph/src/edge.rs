@@ -184,6 +184,13 @@ impl GraphFile {
         hasher.finalize().to_hex()[..32].to_string()
     }
 
+    /// Brings the manifest up to changed edges: counts and fingerprint; an earlier check no longer holds.
+    pub fn seal(&mut self) {
+        self.manifest.fingerprint = Self::fingerprint(&self.edges);
+        self.manifest.counts = counts(&self.edges);
+        self.manifest.checked_against.clear();
+    }
+
     /// Writes edges and manifest into a folder; the manifest comes last.
     ///
     /// # Errors

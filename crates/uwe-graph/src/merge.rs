@@ -1,6 +1,6 @@
 //! Several graphs as one.
 
-use crate::edge::{Edge, Graph, GraphFile, Part, counts};
+use crate::edge::{Edge, Graph, GraphFile, Part};
 use crate::fold::fold;
 use std::collections::HashSet;
 use workbench::{Error, Result};
@@ -43,9 +43,7 @@ pub fn merge(name: &str, graphs: Vec<GraphFile>) -> Result<GraphFile> {
         }
     }
     merged.manifest.name = name.to_string();
-    merged.manifest.fingerprint = GraphFile::fingerprint(&edges);
-    merged.manifest.counts = counts(&edges);
-    merged.manifest.checked_against.clear();
     merged.edges = edges;
+    merged.seal();
     Ok(merged)
 }

@@ -4,10 +4,13 @@
 //! the softmax of the logits. Given the slope `g` of a pair's score, `dC_ab = g A_ab` and `dlogit_ab = g A_ab (C_ab - s)`, where
 //! `s` is the part of the score that the softmax of `b` belongs to; both go back to `D` and the lengths.
 //!
+//! Targets lie in panels of sixteen texts of nearly equal length, token by token and text by text: a softmax over the tokens of
+//! sixteen targets is then a loop over vectors of sixteen numbers, without a sum across one.
+//!
 //! Products of a block of queries and a block of targets are made, used and forgotten, and made again on the way back: memory
 //! grows with the tokens and with the scores, never with tokens times tokens.
 
-use crate::matrix::{Matrix, add, exp, product};
+use crate::matrix::{Matrix, add, exp, product, zeros};
 use crate::network::Batch;
 use crate::threads::Threads;
 use std::ops::Range;
@@ -18,6 +21,17 @@ const QUERY_BLOCK: usize = 96;
 const TARGET_BLOCK: usize = 768;
 /// Groups of query blocks whose target gradients are added up apart.
 const GROUPS: usize = 8;
+/// Texts of a panel.
+const LANES: usize = 16;
+/// Added to the logit of what is no token.
+const NOTHING: f32 = -1e30;
+/// A weight of less than `e` to this is none: beside the largest, 1, it is below the last digit. Without a floor it would be so small that
+/// processors multiply it a hundred times more slowly.
+const LEAST_LOGIT: f32 = -30.0;
+/// The least slope of a score that goes back, for the same reason.
+const LEAST_SLOPE: f32 = 1e-20;
+
+type Lane = [f32; LANES];
 
 /// How a softmax or a maximum runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -92,92 +106,51 @@ impl Counted {
     }
 }
 
-/// The counted vectors of some texts of a batch.
-pub(crate) struct Side {
-    vectors: Vec<f32>,
+/// The counted vectors of some texts of a batch, one text after the other.
+struct Vectors {
+    values: Vec<f32>,
     /// Where each text starts; then the number of vectors.
     offsets: Vec<usize>,
-    /// Reciprocal length of each vector; 0 for one of length 0.
-    inverse: Vec<f32>,
     width: usize,
     counted: Counted,
     texts: Vec<usize>,
 }
 
-impl Side {
-    pub(crate) fn new(
-        batch: &Batch,
-        states: &[f32],
-        width: usize,
-        texts: &[usize],
-        counted: Counted,
-    ) -> Self {
-        let mut side = Self {
-            vectors: Vec::new(),
-            offsets: vec![0],
-            inverse: Vec::new(),
-            width,
-            counted,
-            texts: texts.to_vec(),
-        };
+impl Vectors {
+    fn new(batch: &Batch, states: &[f32], width: usize, texts: &[usize], counted: Counted) -> Self {
+        let mut vectors =
+            Self { values: Vec::new(), offsets: vec![0], width, counted, texts: texts.to_vec() };
         for text in texts {
             let tokens = batch.tokens(*text);
             match counted {
                 Counted::Tokens(before, after) => {
                     let own = tokens.start + before..(tokens.end - after).max(tokens.start + before);
-                    side.vectors.extend_from_slice(&states[own.start * width..own.end * width]);
+                    vectors.values.extend_from_slice(&states[own.start * width..own.end * width]);
                 }
                 Counted::Pooled(Pooling::FirstToken) => {
-                    side.vectors.extend_from_slice(&states[tokens.start * width..(tokens.start + 1) * width]);
+                    let own = tokens.start * width..(tokens.start + 1) * width;
+                    vectors.values.extend_from_slice(&states[own]);
                 }
                 Counted::Pooled(Pooling::Mean) => {
-                    let start = side.vectors.len();
-                    side.vectors.resize(start + width, 0.0);
+                    let start = vectors.values.len();
+                    vectors.values.resize(start + width, 0.0);
                     for token in tokens.clone() {
-                        add(&mut side.vectors[start..], &states[token * width..(token + 1) * width]);
+                        add(&mut vectors.values[start..], &states[token * width..(token + 1) * width]);
                     }
-                    side.vectors[start..].iter_mut().for_each(|value| *value /= tokens.len() as f32);
+                    vectors.values[start..].iter_mut().for_each(|value| *value /= tokens.len() as f32);
                 }
             }
-            side.offsets.push(side.vectors.len() / width);
+            vectors.offsets.push(vectors.values.len() / width);
         }
-        side.inverse = side
-            .vectors
-            .chunks_exact(width)
-            .map(|vector| {
-                let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
-                if length > 0.0 { 1.0 / length } else { 0.0 }
-            })
-            .collect();
-        side
+        vectors
     }
 
-    /// Number of texts.
-    pub(crate) fn len(&self) -> usize {
-        self.texts.len()
-    }
-
-    fn vectors(&self, texts: &Range<usize>) -> (&[f32], Range<usize>) {
-        let rows = self.offsets[texts.start]..self.offsets[texts.end];
-        (&self.vectors[rows.start * self.width..rows.end * self.width], rows)
-    }
-
-    /// Blocks of whole texts of about so many vectors.
-    fn blocks(&self, vectors: usize) -> Vec<Range<usize>> {
-        let mut blocks = Vec::new();
-        let mut start = 0;
-        for text in 0..self.len() {
-            let end = text + 1;
-            if end == self.len() || self.offsets[end + 1] - self.offsets[start] > vectors {
-                blocks.push(start..end);
-                start = end;
-            }
-        }
-        blocks
+    fn length(&self, text: usize) -> usize {
+        self.offsets[text + 1] - self.offsets[text]
     }
 
     /// Adds the gradient of the vectors to that of the token states.
-    pub(crate) fn scatter(&self, batch: &Batch, gradient: &[f32], to_states: &mut [f32]) {
+    fn scatter(&self, batch: &Batch, gradient: &[f32], to_states: &mut [f32]) {
         let width = self.width;
         for (text, own) in self.texts.iter().zip(self.offsets.windows(2)) {
             let gradient = &gradient[own[0] * width..own[1] * width];
@@ -201,44 +174,193 @@ impl Side {
     }
 }
 
-/// Products of a block of queries with a block of targets, and what is made of them; kept from block to block.
-#[derive(Default)]
-struct Block {
-    /// Dot products, then their gradients.
-    dots: Vec<f32>,
-    cosines: Vec<f32>,
-    /// Attention weights.
-    weights: Vec<f32>,
-    logits: Vec<f32>,
-    /// For each softmax, its part of the score.
-    parts: Vec<f32>,
+/// Reciprocal length of each vector; 0 for one of length 0.
+fn inverse_lengths(values: &[f32], width: usize) -> Vec<f32> {
+    let inverse = |vector: &[f32]| {
+        let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
+        if length > 0.0 { 1.0 / length } else { 0.0 }
+    };
+    values.chunks_exact(width).map(inverse).collect()
+}
+
+/// Texts as queries: their vectors in order.
+pub(crate) struct Queries {
+    vectors: Vectors,
+    inverse: Vec<f32>,
+}
+
+/// Sixteen texts as targets.
+struct Panel {
+    /// The text of each lane; fewer than sixteen in the last panel.
+    texts: Vec<usize>,
+    /// Vectors of the longest.
+    length: usize,
+    /// Its first row among all panels' vectors.
+    first: usize,
+}
+
+/// Texts as targets: panels of sixteen, each vector by vector and text by text.
+pub(crate) struct Targets {
+    vectors: Vectors,
+    panels: Vec<Panel>,
+    /// Vectors in the order of the panels; zeros where a text has no such vector.
+    values: Vec<f32>,
+    inverse: Vec<f32>,
+    /// 0 for a vector, [`NOTHING`] where there is none.
+    bias: Vec<f32>,
+}
+
+impl Queries {
+    pub(crate) fn new(
+        batch: &Batch,
+        states: &[f32],
+        width: usize,
+        texts: &[usize],
+        counted: Counted,
+    ) -> Self {
+        let vectors = Vectors::new(batch, states, width, texts, counted);
+        let inverse = inverse_lengths(&vectors.values, width);
+        Self { vectors, inverse }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.vectors.texts.len()
+    }
+
+    /// Adds the gradient of the vectors to that of the token states.
+    pub(crate) fn scatter(&self, batch: &Batch, gradient: &[f32], to_states: &mut [f32]) {
+        self.vectors.scatter(batch, gradient, to_states);
+    }
+
+    /// Blocks of whole texts of about [`QUERY_BLOCK`] vectors.
+    fn blocks(&self) -> Vec<Range<usize>> {
+        let mut blocks = Vec::new();
+        let mut start = 0;
+        for text in 0..self.len() {
+            let end = text + 1;
+            let offsets = &self.vectors.offsets;
+            if end == self.len() || offsets[end + 1] - offsets[start] > QUERY_BLOCK {
+                blocks.push(start..end);
+                start = end;
+            }
+        }
+        blocks
+    }
+
+    fn rows(&self, texts: &Range<usize>) -> (&[f32], Range<usize>) {
+        let rows = self.vectors.offsets[texts.start]..self.vectors.offsets[texts.end];
+        let width = self.vectors.width;
+        (&self.vectors.values[rows.start * width..rows.end * width], rows)
+    }
+}
+
+impl Targets {
+    pub(crate) fn new(
+        batch: &Batch,
+        states: &[f32],
+        width: usize,
+        texts: &[usize],
+        counted: Counted,
+    ) -> Self {
+        let vectors = Vectors::new(batch, states, width, texts, counted);
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|text| (vectors.length(*text), *text));
+        let mut targets =
+            Self { vectors, panels: Vec::new(), values: Vec::new(), inverse: Vec::new(), bias: Vec::new() };
+        for texts in order.chunks(LANES) {
+            let length = texts.iter().map(|text| targets.vectors.length(*text)).max().unwrap_or(0);
+            let first = targets.bias.len();
+            for place in 0..length {
+                for lane in 0..LANES {
+                    let text = texts.get(lane).filter(|text| place < targets.vectors.length(**text));
+                    match text {
+                        Some(text) => {
+                            let row = (targets.vectors.offsets[*text] + place) * width;
+                            targets.values.extend_from_slice(&targets.vectors.values[row..row + width]);
+                            targets.bias.push(0.0);
+                        }
+                        None => {
+                            targets.values.resize(targets.values.len() + width, 0.0);
+                            targets.bias.push(NOTHING);
+                        }
+                    }
+                }
+            }
+            targets.panels.push(Panel { texts: texts.to_vec(), length, first });
+        }
+        targets.inverse = inverse_lengths(&targets.values, width);
+        targets
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.vectors.texts.len()
+    }
+
+    /// Blocks of whole panels of about [`TARGET_BLOCK`] vectors.
+    fn blocks(&self) -> Vec<Range<usize>> {
+        let mut blocks = Vec::new();
+        let mut start = 0;
+        for panel in 0..self.panels.len() {
+            let end = panel + 1;
+            let rows = |panel: usize| self.panels.get(panel).map_or(self.bias.len(), |panel| panel.first);
+            if end == self.panels.len() || rows(end + 1) - rows(start) > TARGET_BLOCK {
+                blocks.push(start..end);
+                start = end;
+            }
+        }
+        blocks
+    }
+
+    fn rows(&self, panels: &Range<usize>) -> (&[f32], Range<usize>) {
+        let end = self.panels.get(panels.end).map_or(self.bias.len(), |panel| panel.first);
+        let rows = self.panels[panels.start].first..end;
+        let width = self.vectors.width;
+        (&self.values[rows.start * width..rows.end * width], rows)
+    }
+
+    /// Adds the gradient of the panels' vectors to that of the token states.
+    pub(crate) fn scatter(&self, batch: &Batch, gradient: &[f32], to_states: &mut [f32]) {
+        let width = self.vectors.width;
+        let mut own = zeros(self.vectors.values.len());
+        for panel in &self.panels {
+            for (lane, text) in panel.texts.iter().enumerate() {
+                for place in 0..self.vectors.length(*text) {
+                    let from = (panel.first + place * LANES + lane) * width;
+                    let to = (self.vectors.offsets[*text] + place) * width;
+                    own[to..to + width].copy_from_slice(&gradient[from..from + width]);
+                }
+            }
+        }
+        self.vectors.scatter(batch, &own, to_states);
+    }
 }
 
 /// Scores of all pairs, `queries x targets`.
-pub(crate) fn scores(pass: &Pass, query: &Side, target: &Side, threads: &Threads) -> Vec<f32> {
-    let target_blocks = target.blocks(TARGET_BLOCK);
-    let rows = threads.map(query.blocks(QUERY_BLOCK), |queries| {
-        let mut rows = vec![0.0; queries.len() * target.len()];
+pub(crate) fn scores(pass: &Pass, queries: &Queries, targets: &Targets, threads: &Threads) -> Vec<f32> {
+    let target_blocks = targets.blocks();
+    let rows = threads.map(queries.blocks(), |texts| {
+        let mut rows = zeros(texts.len() * targets.len());
         let mut block = Block::default();
-        for targets in &target_blocks {
-            block.make(pass, (query, &queries), (target, targets));
-            block.add_scores(pass, (query, &queries), (target, targets), &mut rows);
+        for panels in &target_blocks {
+            block.multiply((queries, &texts), (targets, panels));
+            block.add_scores(pass, (queries, &texts), (targets, panels), &mut rows);
         }
         rows
     });
     rows.concat()
 }
 
-/// Gradients of the query's and the target's vectors, from those of the scores.
+/// Gradients of the queries' vectors and of the targets' panels, from those of the scores.
 pub(crate) fn scores_back(
     pass: &Pass,
-    query: &Side,
-    target: &Side,
+    queries: &Queries,
+    targets: &Targets,
     slopes: &[f32],
     threads: &Threads,
 ) -> (Vec<f32>, Vec<f32>) {
-    let target_blocks = target.blocks(TARGET_BLOCK);
-    let mut blocks = query.blocks(QUERY_BLOCK);
+    let width = queries.vectors.width;
+    let target_blocks = targets.blocks();
+    let mut blocks = queries.blocks();
     let each = blocks.len().div_ceil(GROUPS).max(1);
     let mut groups = Vec::new();
     while !blocks.is_empty() {
@@ -246,298 +368,407 @@ pub(crate) fn scores_back(
         groups.push(std::mem::replace(&mut blocks, rest));
     }
     let made = threads.map(groups, |group| {
-        let mut to_query = Vec::new();
-        let mut to_target = vec![0.0; target.vectors.len()];
+        let mut to_queries = Vec::new();
+        let mut to_targets = threads.buffers().zeros(targets.values.len());
         // How much of each vector's own direction has to be taken off again: the gradient of its length.
-        let (mut query_lengths, mut target_lengths) = (Vec::new(), vec![0.0; target.inverse.len()]);
+        let (mut query_lengths, mut target_lengths) = (Vec::new(), zeros(targets.inverse.len()));
         let mut block = Block::default();
-        for queries in &group {
-            let (vectors, rows) = query.vectors(queries);
-            let mut own = vec![0.0; vectors.len()];
-            let mut lengths = vec![0.0; rows.len()];
-            for targets in &target_blocks {
-                block.make(pass, (query, queries), (target, targets));
-                let (others, columns) = target.vectors(targets);
-                let lengths = (&mut lengths[..], &mut target_lengths[columns.clone()]);
-                block.back(pass, (query, queries), (target, targets), slopes, lengths);
-                let gradient = Matrix::new(&block.dots, columns.len());
-                product(gradient, Matrix::new(others, target.width), &mut own, true);
-                let to = &mut to_target[columns.start * target.width..columns.end * target.width];
-                product(gradient.t(), Matrix::new(vectors, query.width), to, true);
+        for texts in &group {
+            let (vectors, rows) = queries.rows(texts);
+            let mut own = zeros(vectors.len());
+            let mut lengths = zeros(rows.len());
+            for panels in &target_blocks {
+                let (others, columns) = targets.rows(panels);
+                block.multiply((queries, texts), (targets, panels));
+                let of_lengths = (&mut lengths[..], &mut target_lengths[columns.clone()]);
+                block.back(pass, (queries, texts), (targets, panels), slopes, of_lengths);
+                let gradient = Matrix::new(&block.gradient, columns.len());
+                product(gradient, Matrix::new(others, width), &mut own, true);
+                let to = &mut to_targets[columns.start * width..columns.end * width];
+                product(gradient.t(), Matrix::new(vectors, width), to, true);
             }
-            to_query.extend(own);
+            to_queries.extend(own);
             query_lengths.extend(lengths);
         }
-        (to_query, query_lengths, to_target, target_lengths)
+        (to_queries, query_lengths, to_targets, target_lengths)
     });
-    let mut to_query = Vec::with_capacity(query.vectors.len());
-    let mut query_lengths = Vec::with_capacity(query.inverse.len());
-    let mut to_target = vec![0.0; target.vectors.len()];
-    let mut target_lengths = vec![0.0; target.inverse.len()];
+    let mut to_queries = Vec::with_capacity(queries.vectors.values.len());
+    let mut query_lengths = Vec::with_capacity(queries.inverse.len());
+    let mut to_targets = zeros(targets.values.len());
+    let mut target_lengths = zeros(targets.inverse.len());
     for (own, own_lengths, others, lengths) in made {
-        to_query.extend(own);
+        to_queries.extend(own);
         query_lengths.extend(own_lengths);
-        add(&mut to_target, &others);
+        add(&mut to_targets, &others);
+        threads.buffers().give(others);
         add(&mut target_lengths, &lengths);
     }
-    take_lengths_off(query, &query_lengths, &mut to_query);
-    take_lengths_off(target, &target_lengths, &mut to_target);
-    (to_query, to_target)
+    take_lengths_off((&queries.vectors.values, width), &queries.inverse, &query_lengths, &mut to_queries);
+    take_lengths_off((&targets.values, width), &targets.inverse, &target_lengths, &mut to_targets);
+    (to_queries, to_targets)
 }
 
-fn take_lengths_off(side: &Side, lengths: &[f32], gradient: &mut [f32]) {
-    let rows = gradient.chunks_exact_mut(side.width).zip(side.vectors.chunks_exact(side.width));
-    for ((gradient, vector), (length, inverse)) in rows.zip(lengths.iter().zip(&side.inverse)) {
+fn take_lengths_off(
+    (vectors, width): (&[f32], usize),
+    inverse: &[f32],
+    lengths: &[f32],
+    gradient: &mut [f32],
+) {
+    let rows = gradient.chunks_exact_mut(width).zip(vectors.chunks_exact(width));
+    for ((gradient, vector), (length, inverse)) in rows.zip(lengths.iter().zip(inverse)) {
         let factor = length * inverse * inverse;
         gradient.iter_mut().zip(vector).for_each(|(gradient, value)| *gradient -= factor * value);
     }
 }
 
-type Part<'a> = (&'a Side, &'a Range<usize>);
+type SomeQueries<'a> = (&'a Queries, &'a Range<usize>);
+type SomeTargets<'a> = (&'a Targets, &'a Range<usize>);
+
+/// Products of a block of queries with a block of targets; kept from block to block.
+#[derive(Default)]
+struct Block {
+    dots: Vec<f32>,
+    /// Of the dot products.
+    gradient: Vec<f32>,
+    /// Attention weights of one softmax.
+    weights: Vec<Lane>,
+}
+
+/// What the loops need of a row: the rates that make cosines and logits of its dot products.
+struct Row {
+    inverse: f32,
+    logit_rate: f32,
+}
+
+impl Row {
+    fn new(pass: &Pass, inverse: f32) -> Self {
+        let rate = 1.0 / pass.temperature;
+        Self { inverse, logit_rate: if pass.unit_query { rate * inverse } else { rate } }
+    }
+}
+
+/// Sixteen neighbouring entries.
+#[inline(always)]
+fn lane(values: &[f32], first: usize) -> &Lane {
+    // The length is checked once for all sixteen.
+    values[first..].first_chunk().unwrap_or(&[0.0; LANES])
+}
+
+/// Cosines and logits of sixteen dot products.
+#[inline(always)]
+fn cosines_and_logits(pass: &Pass, row: &Row, dots: &Lane, inverse: &Lane, bias: &Lane) -> (Lane, Lane) {
+    let (mut cosines, mut logits) = ([0.0; LANES], [0.0; LANES]);
+    for i in 0..LANES {
+        cosines[i] = dots[i] * row.inverse * inverse[i];
+        let rate = if pass.unit_target { row.logit_rate * inverse[i] } else { row.logit_rate };
+        // A maximum is one over cosines.
+        logits[i] = if pass.form == Form::Maximum { cosines[i] } else { dots[i] * rate } + bias[i];
+    }
+    (cosines, logits)
+}
+
+/// The weight of a logit, from its distance to the highest.
+#[inline(always)]
+fn weight(distance: f32) -> f32 {
+    let weight = exp(distance);
+    if distance < LEAST_LOGIT { 0.0 } else { weight }
+}
+
+/// One over each sum; 0 for a sum of 0.
+#[inline(always)]
+fn reciprocal(sums: &Lane) -> Lane {
+    let mut rates = [0.0; LANES];
+    for i in 0..LANES {
+        rates[i] = if sums[i] > 0.0 { 1.0 / sums[i] } else { 0.0 };
+    }
+    rates
+}
+
+/// For the softmax over one query token's row of a panel: weights into `weights`, and the weighted cosine of each lane.
+#[inline(always)]
+fn soft_row(
+    pass: &Pass,
+    row: &Row,
+    dots: &[f32],
+    (inverse, bias): (&[f32], &[f32]),
+    weights: &mut Vec<Lane>,
+) -> Lane {
+    let length = dots.len() / LANES;
+    let mut highest = [NOTHING; LANES];
+    weights.clear();
+    for place in 0..length {
+        let at = place * LANES;
+        let (_, logits) = cosines_and_logits(pass, row, lane(dots, at), lane(inverse, at), lane(bias, at));
+        for i in 0..LANES {
+            highest[i] = if logits[i] > highest[i] { logits[i] } else { highest[i] };
+        }
+        weights.push(logits);
+    }
+    let (mut sums, mut parts) = ([0.0; LANES], [0.0; LANES]);
+    for (place, weights) in weights.iter_mut().enumerate() {
+        let at = place * LANES;
+        let (dots, inverse, bias) = (lane(dots, at), lane(inverse, at), lane(bias, at));
+        for i in 0..LANES {
+            let weight = match pass.form {
+                // The first of the largest counts, alone.
+                Form::Maximum => f32::from(u8::from(weights[i] == highest[i] && sums[i] == 0.0)),
+                Form::OverTarget | Form::OverQuery => weight(weights[i] - highest[i]),
+            };
+            let weight = if bias[i] < 0.0 { 0.0 } else { weight };
+            weights[i] = weight;
+            sums[i] += weight;
+            parts[i] += weight * dots[i] * row.inverse * inverse[i];
+        }
+    }
+    let rates = reciprocal(&sums);
+    for weights in weights.iter_mut() {
+        for i in 0..LANES {
+            weights[i] *= rates[i];
+        }
+    }
+    for i in 0..LANES {
+        parts[i] *= rates[i];
+    }
+    parts
+}
+
+/// For the softmax over a query's rows, of sixteen columns: weights into `weights`, and the weighted cosine of each lane.
+#[inline(always)]
+fn soft_columns(
+    pass: &Pass,
+    rows: &[Row],
+    (dots, start, stride): (&[f32], usize, usize),
+    (inverse, bias): (&Lane, &Lane),
+    weights: &mut Vec<Lane>,
+) -> Lane {
+    let mut highest = [NOTHING; LANES];
+    weights.clear();
+    for (index, row) in rows.iter().enumerate() {
+        let (_, logits) = cosines_and_logits(pass, row, lane(dots, start + index * stride), inverse, bias);
+        for i in 0..LANES {
+            highest[i] = if logits[i] > highest[i] { logits[i] } else { highest[i] };
+        }
+        weights.push(logits);
+    }
+    let (mut sums, mut parts) = ([0.0; LANES], [0.0; LANES]);
+    for (index, (row, weights)) in rows.iter().zip(weights.iter_mut()).enumerate() {
+        let dots = lane(dots, start + index * stride);
+        for i in 0..LANES {
+            let weight = if bias[i] < 0.0 { 0.0 } else { weight(weights[i] - highest[i]) };
+            weights[i] = weight;
+            sums[i] += weight;
+            parts[i] += weight * dots[i] * row.inverse * inverse[i];
+        }
+    }
+    let rates = reciprocal(&sums);
+    for weights in weights.iter_mut() {
+        for i in 0..LANES {
+            weights[i] *= rates[i];
+        }
+    }
+    for i in 0..LANES {
+        parts[i] *= rates[i];
+    }
+    parts
+}
 
 impl Block {
-    /// Dot products, cosines, attention weights and parts of the score.
-    fn make(&mut self, pass: &Pass, (query, queries): Part<'_>, (target, targets): Part<'_>) {
-        let (left, rows) = query.vectors(queries);
-        let (right, columns) = target.vectors(targets);
-        let (height, width) = (rows.len(), columns.len());
-        for values in [&mut self.dots, &mut self.cosines, &mut self.weights, &mut self.logits] {
-            values.resize(height * width, 0.0);
-        }
-        product(Matrix::new(left, query.width), Matrix::new(right, target.width).t(), &mut self.dots, false);
-        let inverse = &target.inverse[columns];
-        let rate = 1.0 / pass.temperature;
-        let Self { dots, cosines, weights, logits, parts } = self;
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for row in 0..height {
-                    let own = query.inverse[rows.start + row];
-                    let place = row * width..(row + 1) * width;
-                    let query_rate = if pass.unit_query { rate * own } else { rate };
-                    let (dots, cosines, logits) =
-                        (&dots[place.clone()], &mut cosines[place.clone()], &mut logits[place]);
-                    for column in 0..width {
-                        cosines[column] = dots[column] * own * inverse[column];
-                        let target_rate = if pass.unit_target { inverse[column] } else { 1.0 };
-                        logits[column] = dots[column] * query_rate * target_rate;
-                    }
-                }
-            },
-        );
-        let query_offsets = offsets(query, queries);
-        let target_offsets = offsets(target, targets);
-        match pass.form {
-            Form::OverTarget => {
-                parts.clear();
-                pulp::Arch::new().dispatch(
-                    #[inline(always)]
-                    || soft_over_target(&target_offsets, width, (logits, cosines), (weights, parts)),
-                );
-            }
-            Form::OverQuery => {
-                parts.clear();
-                parts.resize(queries.len() * width, 0.0);
-                pulp::Arch::new().dispatch(
-                    #[inline(always)]
-                    || soft_over_query(&query_offsets, width, (logits, cosines), (weights, parts)),
-                );
-            }
-            Form::Maximum => {
-                parts.clear();
-                weights.fill(0.0);
-                for (weights, cosines) in weights.chunks_exact_mut(width).zip(cosines.chunks_exact(width)) {
-                    for text in target_offsets.windows(2) {
-                        let mut best = text[0];
-                        for column in text[0]..text[1] {
-                            if cosines[column] > cosines[best] {
-                                best = column;
-                            }
-                        }
-                        let empty = text[0] == text[1];
-                        parts.push(if empty { 0.0 } else { cosines[best] });
-                        if !empty {
-                            weights[best] = 1.0;
-                        }
-                    }
-                }
-            }
-        }
+    /// Dot products of all rows and columns.
+    fn multiply(&mut self, (queries, texts): SomeQueries<'_>, (targets, panels): SomeTargets<'_>) {
+        let (left, rows) = queries.rows(texts);
+        let (right, columns) = targets.rows(panels);
+        let width = queries.vectors.width;
+        self.dots.resize(rows.len() * columns.len(), 0.0);
+        product(Matrix::new(left, width), Matrix::new(right, width).t(), &mut self.dots, false);
     }
 
     /// Adds the block's scores to the rows of its queries.
     fn add_scores(
-        &self,
+        &mut self,
         pass: &Pass,
-        (query, queries): Part<'_>,
-        (target, targets): Part<'_>,
+        (queries, texts): SomeQueries<'_>,
+        (targets, panels): SomeTargets<'_>,
         scores: &mut [f32],
     ) {
-        let query_offsets = offsets(query, queries);
-        let target_offsets = offsets(target, targets);
-        for (index, own) in query_offsets.windows(2).enumerate() {
-            for (place, other) in target_offsets.windows(2).enumerate() {
-                let (sum, count) = match pass.form {
-                    Form::OverQuery => {
-                        let width = target_offsets[targets.len()];
-                        let parts = &self.parts[index * width..][other[0]..other[1]];
-                        (parts.iter().sum::<f32>(), other[1] - other[0])
+        let columns = targets.rows(panels).1;
+        let Self { dots, weights, .. } = self;
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (index, text) in texts.clone().enumerate() {
+                    let rows = text_rows(pass, queries, texts, text);
+                    for panel in &targets.panels[panels.clone()] {
+                        let place = Place { panel, columns: &columns, rows: rows.0.clone() };
+                        let mut sums = [0.0; LANES];
+                        place.each_softmax(
+                            pass,
+                            &rows.1,
+                            (targets, dots),
+                            weights,
+                            #[inline(always)]
+                            |parts, _, _| {
+                                for i in 0..LANES {
+                                    sums[i] += parts[i];
+                                }
+                            },
+                        );
+                        for (sum, other) in sums.iter().zip(&panel.texts) {
+                            scores[index * targets.len() + other] =
+                                sum * share(pass, rows.1.len(), targets.vectors.length(*other));
+                        }
                     }
-                    Form::OverTarget | Form::Maximum => {
-                        let parts = (own[0]..own[1]).map(|row| self.parts[row * targets.len() + place]);
-                        (parts.sum::<f32>(), own[1] - own[0])
-                    }
-                };
-                let share = if pass.mean { 1.0 / count.max(1) as f32 } else { 1.0 };
-                let empty = own[0] == own[1] || other[0] == other[1];
-                scores[index * target.len() + targets.start + place] += if empty { 0.0 } else { sum * share };
-            }
-        }
+                }
+            },
+        );
     }
 
     /// Puts the gradient of the dot products in their place, and adds to those of the lengths.
     fn back(
         &mut self,
         pass: &Pass,
-        (query, queries): Part<'_>,
-        (target, targets): Part<'_>,
+        (queries, texts): SomeQueries<'_>,
+        (targets, panels): SomeTargets<'_>,
         slopes: &[f32],
         (query_lengths, target_lengths): (&mut [f32], &mut [f32]),
     ) {
-        let query_offsets = offsets(query, queries);
-        let target_offsets = offsets(target, targets);
-        let width = target_offsets[targets.len()];
-        let first = (query.offsets[queries.start], target.offsets[targets.start]);
-        let inverse = &target.inverse[first.1..first.1 + width];
-        let rate = 1.0 / pass.temperature;
-        let soft = pass.form != Form::Maximum;
-        let mut row_slopes = vec![0.0; width];
-        for (index, own) in query_offsets.windows(2).enumerate() {
-            // The slope of each target's score, for each of its columns.
-            let slopes = &slopes[(queries.start + index) * target.len()..][targets.clone()];
-            for (slope, other) in slopes.iter().zip(target_offsets.windows(2)) {
-                let count = if pass.form == Form::OverQuery { other[1] - other[0] } else { own[1] - own[0] };
-                let share = if pass.mean { 1.0 / count.max(1) as f32 } else { 1.0 };
-                row_slopes[other[0]..other[1]].fill(slope * share);
-            }
-            for row in own[0]..own[1] {
-                let place = row * width..(row + 1) * width;
-                // The part of the score that each column's softmax belongs to.
-                let parts: Vec<f32> = if pass.form == Form::OverQuery {
-                    self.parts[index * width..(index + 1) * width].to_vec()
-                } else {
-                    let parts = &self.parts[row * targets.len()..(row + 1) * targets.len()];
-                    let spread = parts.iter().zip(target_offsets.windows(2));
-                    spread.flat_map(|(part, other)| std::iter::repeat_n(*part, other[1] - other[0])).collect()
-                };
-                let query_inverse = query.inverse[first.0 + row];
-                let query_rate = if pass.unit_query { rate * query_inverse } else { rate };
-                let Self { dots, cosines, weights, logits, .. } = self;
-                let (dots, cosines) = (&mut dots[place.clone()], &cosines[place.clone()]);
-                let (weights, logits) = (&weights[place.clone()], &logits[place]);
-                let mut own_length = 0.0;
-                pulp::Arch::new().dispatch(
-                    #[inline(always)]
-                    || {
-                        let mut sums = [0.0f32; 16];
-                        for column in 0..width {
-                            let to_cosine = row_slopes[column] * weights[column];
-                            let to_logit =
-                                if soft { to_cosine * (cosines[column] - parts[column]) } else { 0.0 };
-                            let target_rate = if pass.unit_target { inverse[column] } else { 1.0 };
-                            dots[column] = to_cosine * query_inverse * inverse[column]
-                                + to_logit * query_rate * target_rate;
-                            let by_cosine = to_cosine * cosines[column];
-                            let by_logit = to_logit * logits[column];
-                            sums[column % 16] += by_cosine + if pass.unit_query { by_logit } else { 0.0 };
-                            target_lengths[column] +=
-                                by_cosine + if pass.unit_target { by_logit } else { 0.0 };
+        let columns = targets.rows(panels).1;
+        let Self { dots, gradient, weights } = self;
+        gradient.resize(dots.len(), 0.0);
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for text in texts.clone() {
+                    let rows = text_rows(pass, queries, texts, text);
+                    for panel in &targets.panels[panels.clone()] {
+                        let mut slope = [0.0; LANES];
+                        for (slope, other) in slope.iter_mut().zip(&panel.texts) {
+                            let found = slopes[text * targets.len() + other]
+                                * share(pass, rows.1.len(), targets.vectors.length(*other));
+                            *slope = if found.abs() < LEAST_SLOPE { 0.0 } else { found };
                         }
-                        for sum in sums {
-                            own_length += sum;
-                        }
-                    },
+                        let place = Place { panel, columns: &columns, rows: rows.0.clone() };
+                        place.each_softmax(
+                            pass,
+                            &rows.1,
+                            (targets, &dots),
+                            weights,
+                            #[inline(always)]
+                            |parts, weights, at| {
+                                for (index, weights) in weights.iter().enumerate() {
+                                    let (row, column) = at.place(index);
+                                    let start = row * columns.len() + column;
+                                    let own = &rows.1[row - rows.0.start];
+                                    let inverse = lane(&targets.inverse, columns.start + column);
+                                    let bias = lane(&targets.bias, columns.start + column);
+                                    let (cosines, logits) =
+                                        cosines_and_logits(pass, own, lane(dots, start), inverse, bias);
+                                    let soft = pass.form != Form::Maximum;
+                                    let mut own_length = 0.0;
+                                    let to = &mut gradient[start..start + LANES];
+                                    let lengths = &mut target_lengths[column..column + LANES];
+                                    for i in 0..LANES {
+                                        let to_cosine = slope[i] * weights[i];
+                                        let to_logit =
+                                            if soft { to_cosine * (cosines[i] - parts[i]) } else { 0.0 };
+                                        let rate =
+                                            if pass.unit_target { inverse[i] } else { 1.0 } * own.logit_rate;
+                                        to[i] = to_cosine * own.inverse * inverse[i] + to_logit * rate;
+                                        let by_cosine = to_cosine * cosines[i];
+                                        let by_logit = to_logit * (logits[i] - bias[i]);
+                                        own_length +=
+                                            by_cosine + if pass.unit_query { by_logit } else { 0.0 };
+                                        lengths[i] +=
+                                            by_cosine + if pass.unit_target { by_logit } else { 0.0 };
+                                    }
+                                    query_lengths[row] += own_length;
+                                }
+                            },
+                        );
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// A query's rows in its block, with their rates.
+fn text_rows(pass: &Pass, queries: &Queries, texts: &Range<usize>, text: usize) -> (Range<usize>, Vec<Row>) {
+    let offsets = &queries.vectors.offsets;
+    let rows = offsets[text] - offsets[texts.start]..offsets[text + 1] - offsets[texts.start];
+    let rates =
+        queries.inverse[offsets[text]..offsets[text + 1]].iter().map(|inverse| Row::new(pass, *inverse));
+    (rows, rates.collect())
+}
+
+/// What a softmax's part counts for in its pair's score.
+fn share(pass: &Pass, query_vectors: usize, target_vectors: usize) -> f32 {
+    let count = if pass.form == Form::OverQuery { target_vectors } else { query_vectors };
+    match () {
+        () if query_vectors == 0 || target_vectors == 0 => 0.0,
+        () if pass.mean => 1.0 / count as f32,
+        () => 1.0,
+    }
+}
+
+/// Where the weights of a softmax stand in a block: (row, column) of the first, and the way to the next.
+struct Steps {
+    first: (usize, usize),
+    each: (usize, usize),
+}
+
+impl Steps {
+    #[inline(always)]
+    fn place(&self, index: usize) -> (usize, usize) {
+        (self.first.0 + index * self.each.0, self.first.1 + index * self.each.1)
+    }
+}
+
+/// One query and one panel in a block.
+struct Place<'a> {
+    panel: &'a Panel,
+    /// The block's columns among all panels' vectors.
+    columns: &'a Range<usize>,
+    /// The query's rows in the block.
+    rows: Range<usize>,
+}
+
+impl Place<'_> {
+    /// Calls `each` for every softmax of the pair, sixteen targets at a time: with its parts of the scores, its weights, and where
+    /// each of them stands (row, first column).
+    #[inline(always)]
+    fn each_softmax(
+        &self,
+        pass: &Pass,
+        rates: &[Row],
+        (targets, dots): (&Targets, &[f32]),
+        weights: &mut Vec<Lane>,
+        mut each: impl FnMut(&Lane, &[Lane], &Steps),
+    ) {
+        let stride = self.columns.len();
+        let first = self.panel.first - self.columns.start;
+        let all = self.panel.first..self.panel.first + self.panel.length * LANES;
+        if pass.form == Form::OverQuery {
+            for place in 0..self.panel.length {
+                let column = first + place * LANES;
+                let sides = (
+                    lane(&targets.inverse, self.panel.first + place * LANES),
+                    lane(&targets.bias, self.panel.first + place * LANES),
                 );
-                query_lengths[row] += own_length;
+                let at = (dots, self.rows.start * stride + column, stride);
+                let mut parts = soft_columns(pass, rates, at, sides, weights);
+                for i in 0..LANES {
+                    parts[i] = if sides.1[i] < 0.0 { 0.0 } else { parts[i] };
+                }
+                each(&parts, weights, &Steps { first: (self.rows.start, column), each: (1, 0) });
             }
+            return;
         }
-    }
-}
-
-/// Where each text of a block starts, counted from the block's first vector; then the number of vectors.
-fn offsets(side: &Side, texts: &Range<usize>) -> Vec<usize> {
-    let first = side.offsets[texts.start];
-    side.offsets[texts.start..=texts.end].iter().map(|offset| offset - first).collect()
-}
-
-/// For each row and text: the softmax of its logits as weights, and the weighted cosine.
-#[inline(always)]
-fn soft_over_target(
-    texts: &[usize],
-    width: usize,
-    (logits, cosines): (&[f32], &[f32]),
-    (weights, parts): (&mut [f32], &mut Vec<f32>),
-) {
-    let rows = weights.chunks_exact_mut(width).zip(logits.chunks_exact(width));
-    for ((weights, logits), cosines) in rows.zip(cosines.chunks_exact(width)) {
-        for text in texts.windows(2) {
-            let logits = &logits[text[0]..text[1]];
-            let highest = logits.iter().fold(f32::NEG_INFINITY, |highest, logit| highest.max(*logit));
-            for (weight, logit) in weights[text[0]..text[1]].iter_mut().zip(logits) {
-                *weight = logit - highest;
-            }
-        }
-        for weight in weights.iter_mut() {
-            *weight = exp(*weight);
-        }
-        for text in texts.windows(2) {
-            let weights = &mut weights[text[0]..text[1]];
-            let (mut sum, mut part) = (0.0, 0.0);
-            for (weight, cosine) in weights.iter().zip(&cosines[text[0]..text[1]]) {
-                sum += weight;
-                part += weight * cosine;
-            }
-            let rate = if sum > 0.0 { 1.0 / sum } else { 0.0 };
-            weights.iter_mut().for_each(|weight| *weight *= rate);
-            parts.push(part * rate);
-        }
-    }
-}
-
-/// For each query text and column: the softmax over the text's rows as weights, and the weighted cosine.
-#[inline(always)]
-fn soft_over_query(
-    texts: &[usize],
-    width: usize,
-    (logits, cosines): (&[f32], &[f32]),
-    (weights, parts): (&mut [f32], &mut [f32]),
-) {
-    let (mut highest, mut sums) = (vec![0.0; width], vec![0.0; width]);
-    for (text, parts) in texts.windows(2).zip(parts.chunks_exact_mut(width.max(1))) {
-        let rows = || (text[0]..text[1]).map(|row| row * width..(row + 1) * width);
-        highest.fill(f32::NEG_INFINITY);
-        sums.fill(0.0);
-        for row in rows() {
-            for (highest, logit) in highest.iter_mut().zip(&logits[row]) {
-                *highest = highest.max(*logit);
-            }
-        }
-        for row in rows() {
-            let (weights, logits, cosines) = (&mut weights[row.clone()], &logits[row.clone()], &cosines[row]);
-            for column in 0..width {
-                weights[column] = exp(logits[column] - highest[column]);
-                sums[column] += weights[column];
-                parts[column] += weights[column] * cosines[column];
-            }
-        }
-        for column in 0..width {
-            sums[column] = if sums[column] > 0.0 { 1.0 / sums[column] } else { 0.0 };
-            parts[column] *= sums[column];
-        }
-        for row in rows() {
-            for (weight, rate) in weights[row].iter_mut().zip(&sums) {
-                *weight *= rate;
-            }
+        for (row, rate) in self.rows.clone().zip(rates) {
+            let start = row * stride + first;
+            let own = &dots[start..start + all.len()];
+            let sides = (&targets.inverse[all.clone()], &targets.bias[all.clone()]);
+            let parts = soft_row(pass, rate, own, sides, weights);
+            each(&parts, weights, &Steps { first: (row, first), each: (0, LANES) });
         }
     }
 }

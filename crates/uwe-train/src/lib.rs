@@ -7,6 +7,8 @@
 //!
 //! Source of the method: "Unified Work Embeddings", arXiv 2511.07969.
 
+mod buffers;
+mod checkpoint;
 mod error;
 mod interaction;
 mod loss;
@@ -16,9 +18,13 @@ mod objective;
 mod optimizer;
 mod parameters;
 mod recipe;
+mod report;
 mod sampler;
 mod threads;
+mod trainer;
+mod validation;
 
+pub use checkpoint::{State, export};
 pub use error::{Error, Result};
 pub use loss::{Links, Variant, info_nce, transpose};
 pub use network::{Batch, Forward, Network};
@@ -26,5 +32,8 @@ pub use objective::{GraphTask, Objective, Step};
 pub use optimizer::Optimizer;
 pub use parameters::{NumberType, Parameters, Place};
 pub use recipe::{Draw, GraphOptions, OptimizerOptions, Recipe, Reverse, Schedule, ValidationOptions};
+pub use report::report;
 pub use sampler::{Drawn, GraphDraw, Sampler};
 pub use threads::Threads;
+pub use trainer::{Event, Inputs, StepLog, Summary, Training, ValidationLog, read_log};
+pub use validation::{Scored, Validation, ValidationSet};

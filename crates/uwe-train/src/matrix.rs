@@ -38,6 +38,14 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// So many zeros, written one by one: memory that the system only promises to be zero is mapped twice when it is read first, and
+/// every thread stops for that.
+pub(crate) fn zeros(count: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(count);
+    values.resize(count, 0.0);
+    values
+}
+
 /// `out = left * right`, or `out += left * right` when `add`. `out` is row-major with as many columns as `right` has.
 pub(crate) fn product(left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32], add: bool) {
     let ((rows, inner), (left_row, left_column)) = left.shape();
@@ -74,13 +82,16 @@ pub(crate) fn product(left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32], add:
     }
 }
 
-/// `e^x` for `x` up to 0 and a little above: relative error 2e-7; 0 below -87. Made of additions and multiplications alone, so
-/// that loops over it become vector code.
+/// `e^x`, relative error 2e-7, for `x` from -87 to 87; what lies beyond counts as the nearer end. Made of additions and multiplications
+/// alone, so that loops over it become vector code.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    let x = x.clamp(-87.0, 87.0);
+    /// Adding it leaves a whole number in the lowest bits.
+    const SHIFT: f32 = 12_582_912.0;
+    let x = x.max(-87.0).min(87.0);
     // x = n ln 2 + r, with ln 2 in two parts so that r is exact.
-    let n = (x * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
+    let shifted = x * std::f32::consts::LOG2_E + SHIFT;
+    let n = shifted - SHIFT;
     let r = (x - n * 0.693_145_75) - n * 1.428_606_8e-6;
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_199_9e-3;
@@ -89,7 +100,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
     let y = p * r * r + r + 1.0;
-    y * f32::from_bits(((n as i32 + 127) << 23) as u32)
+    y * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
 }
 
 /// The normal distribution at `x`: its share below `x`, and its density. Error 2e-7.

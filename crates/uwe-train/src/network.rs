@@ -4,9 +4,11 @@
 //! back needs. Gradients are added up in a fixed number of groups of blocks and the groups in their order, so that
 //! neither loss nor gradient depends on the number of threads.
 
+use crate::buffers::Buffers;
 use crate::error::Result;
 use crate::matrix::{
     Matrix, add, add_to_rows, gelu_backward, gelu_forward, norm_backward, norm_forward, product, sum_rows,
+    zeros,
 };
 use crate::parameters::Parameters;
 use crate::threads::Threads;
@@ -15,8 +17,10 @@ use uwe::{Architecture, ModelConfig, distance_bucket};
 
 /// Tokens of a block: a block's layer fits the second-level cache, and products are large enough.
 const BLOCK: usize = 512;
-/// Groups of blocks whose gradients are added up apart: the most threads that the way back can use.
-const GROUPS: usize = 8;
+/// Groups of blocks whose gradients are added up apart: the most threads that the way back can use. Each has gradients of its own,
+/// so that a small batch has few.
+const GROUPS: std::ops::RangeInclusive<usize> = 2..=16;
+const GROUP_BLOCKS: usize = 8;
 
 /// Texts as token ids, one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -247,12 +251,17 @@ impl Network {
         let blocks = batch.blocks();
         let made = self.threads.map(blocks, |block| {
             let (states, tape) = self.forward_block(parameters, batch, block);
-            (states, keep.then_some(tape))
+            if keep {
+                return (states, Some(tape));
+            }
+            tape.give(self.threads.buffers());
+            (states, None)
         });
         let mut forward = Forward { states: Vec::with_capacity(batch.ids.len() * hidden), tapes: Vec::new() };
         for (states, tape) in made {
-            forward.states.extend(states);
+            forward.states.extend_from_slice(&states);
             forward.tapes.push(tape);
+            self.threads.buffers().give(states);
         }
         forward
     }
@@ -268,7 +277,8 @@ impl Network {
         let hidden = self.hidden();
         let mut blocks = batch.blocks().into_iter().zip(forward.tapes).collect::<Vec<_>>();
         drop(forward.states);
-        let each = blocks.len().div_ceil(GROUPS).max(1);
+        let count = (blocks.len() / GROUP_BLOCKS).clamp(*GROUPS.start(), *GROUPS.end());
+        let each = blocks.len().div_ceil(count).max(1);
         let mut groups = Vec::new();
         while !blocks.is_empty() {
             let rest = blocks.split_off(each.min(blocks.len()));
@@ -276,31 +286,34 @@ impl Network {
         }
         // The word table's gradient touches few rows: each group lists its own.
         let made = self.threads.map(groups, |group| {
-            let mut sums = vec![0.0; parameters.len() - self.words.len()];
-            let mut rows: Vec<(u32, Vec<f32>)> = Vec::new();
+            let mut sums = self.threads.buffers().zeros(parameters.len() - self.words.len());
+            let mut rows: Vec<(usize, Vec<f32>)> = Vec::new();
             for (block, tape) in group {
-                let tape = tape.unwrap_or_else(|| self.forward_block(parameters, batch, block.clone()).1);
+                let tape = tape.unwrap_or_else(|| {
+                    let (states, tape) = self.forward_block(parameters, batch, block.clone());
+                    self.threads.buffers().give(states);
+                    tape
+                });
                 let tokens = batch.offsets[block.start] * hidden..batch.offsets[block.end] * hidden;
-                let to_words = self.backward_block(
-                    parameters,
-                    (batch, block.clone()),
-                    tape,
-                    gradient[tokens].to_vec(),
-                    &mut sums,
-                );
-                let ids = &batch.ids[batch.offsets[block.start]..batch.offsets[block.end]];
-                rows.extend(ids.iter().copied().zip(to_words.chunks_exact(hidden).map(<[f32]>::to_vec)));
+                let mut own = self.threads.buffers().take(tokens.len(), BLOCK * hidden);
+                own.copy_from_slice(&gradient[tokens]);
+                let to_words = self.backward_block(parameters, (batch, block.clone()), tape, own, &mut sums);
+                rows.push((batch.offsets[block.start], to_words));
             }
             (sums, rows)
         });
-        let mut total = vec![0.0; parameters.len()];
+        let mut total = zeros(parameters.len());
         for (sums, rows) in made {
             let shift = self.words.len();
             add(&mut total[..self.words.start], &sums[..self.words.start]);
             add(&mut total[self.words.end..], &sums[self.words.end - shift..]);
-            for (id, row) in rows {
-                let start = self.words.start + id as usize * hidden;
-                add(&mut total[start..start + hidden], &row);
+            self.threads.buffers().give(sums);
+            for (first, rows) in rows {
+                for (id, row) in batch.ids[first..].iter().zip(rows.chunks_exact(hidden)) {
+                    let start = self.words.start + *id as usize * hidden;
+                    add(&mut total[start..start + hidden], row);
+                }
+                self.threads.buffers().give(rows);
             }
         }
         total
@@ -311,7 +324,8 @@ impl Network {
         let first = batch.offsets[block.start];
         let offsets: Vec<usize> = batch.offsets[block.start..=block.end].iter().map(|o| o - first).collect();
         let tokens = offsets[offsets.len() - 1];
-        let mut normalised = Vec::with_capacity(tokens * hidden);
+        let buffers = self.threads.buffers();
+        let mut normalised = buffers.take(0, BLOCK * hidden);
         for text in block {
             for (position, id) in batch.ids[batch.tokens(text)].iter().enumerate() {
                 let start = normalised.len();
@@ -324,8 +338,8 @@ impl Network {
                 }
             }
         }
-        let mut rates = vec![0.0; tokens];
-        let mut states = vec![0.0; tokens * hidden];
+        let mut rates = zeros(tokens);
+        let mut states = buffers.take(tokens * hidden, BLOCK * hidden);
         self.norm(parameters, &self.embedding_norm, &mut normalised, (&mut states, &mut rates));
         let mut layers = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
@@ -349,19 +363,23 @@ impl Network {
         offsets: &[usize],
     ) -> (Vec<f32>, LayerTape) {
         let tokens = offsets[offsets.len() - 1];
-        let projected = linear(parameters, &layer.project, &input);
+        let projected = linear(self.threads.buffers(), parameters, &layer.project, &input);
         let (context, weights) = self.attend(parameters, &projected, offsets);
-        let mut attention_normalised = linear(parameters, &layer.mix, &context);
+        let mut attention_normalised = linear(self.threads.buffers(), parameters, &layer.mix, &context);
         add(&mut attention_normalised, &input);
-        let (mut middle, mut attention_rates) = (vec![0.0; input.len()], vec![0.0; tokens]);
+        let room = BLOCK * self.hidden();
+        let buffers = self.threads.buffers();
+        let (mut middle, mut attention_rates) = (buffers.take(input.len(), room), zeros(tokens));
         let norm = &layer.attention_norm;
         self.norm(parameters, norm, &mut attention_normalised, (&mut middle, &mut attention_rates));
-        let wide = linear(parameters, &layer.widen, &middle);
-        let mut active = vec![0.0; wide.len()];
+        let wide = linear(self.threads.buffers(), parameters, &layer.widen, &middle);
+        let mut active = buffers.take(wide.len(), BLOCK * self.config.intermediate);
         gelu_forward(&wide, &mut active);
-        let mut output_normalised = linear(parameters, &layer.narrow, &active);
+        let mut output_normalised = linear(self.threads.buffers(), parameters, &layer.narrow, &active);
         add(&mut output_normalised, &middle);
-        let (mut output, mut output_rates) = (vec![0.0; input.len()], vec![0.0; tokens]);
+        buffers.give(active);
+        buffers.give(middle);
+        let (mut output, mut output_rates) = (buffers.take(input.len(), room), zeros(tokens));
         let norm = &layer.output_norm;
         self.norm(parameters, norm, &mut output_normalised, (&mut output, &mut output_rates));
         let tape = LayerTape {
@@ -383,7 +401,8 @@ impl Network {
         let (hidden, heads) = (self.hidden(), self.config.heads);
         let width = hidden / heads;
         let scale = 1.0 / (width as f32).sqrt();
-        let mut context = vec![0.0; projected.len() / 3];
+        let mut context = self.threads.buffers().take(projected.len() / 3, BLOCK * hidden);
+        context.fill(0.0);
         let mut weights = Vec::new();
         pulp::Arch::new().dispatch(
             #[inline(always)]
@@ -447,7 +466,8 @@ impl Network {
         let (hidden, heads) = (self.hidden(), self.config.heads);
         let width = hidden / heads;
         let scale = 1.0 / (width as f32).sqrt();
-        let mut to_projected = vec![0.0; tape.projected.len()];
+        let mut to_projected = self.threads.buffers().take(tape.projected.len(), 3 * BLOCK * hidden);
+        to_projected.fill(0.0);
         let mut slopes = Vec::new();
         let mut first = 0;
         pulp::Arch::new().dispatch(
@@ -509,11 +529,13 @@ impl Network {
         let first = batch.offsets[block.start];
         let offsets: Vec<usize> = batch.offsets[block.start..=block.end].iter().map(|o| o - first).collect();
         let mut to = Sums { sums, words: self.words.clone() };
-        for (layer, tape) in self.layers.iter().zip(tape.layers).rev() {
+        let Tape { normalised, rates, layers } = tape;
+        for (layer, tape) in self.layers.iter().zip(layers).rev() {
             gradient = self.backward_layer(parameters, layer, (tape, &offsets), gradient, &mut to);
         }
         let norm = &self.embedding_norm;
-        back_through_norm(parameters, norm, &mut gradient, (&tape.normalised, &tape.rates), &mut to);
+        back_through_norm(parameters, norm, &mut gradient, (&normalised, &rates), &mut to);
+        self.threads.buffers().give(normalised);
         let hidden = self.hidden();
         for text in offsets.windows(2) {
             let length = (text[1] - text[0]) * hidden;
@@ -536,11 +558,13 @@ impl Network {
     ) -> Vec<f32> {
         let output = (&tape.output_normalised[..], &tape.output_rates[..]);
         back_through_norm(parameters, &layer.output_norm, &mut gradient, output, to);
-        let mut to_wide = back_through_weights(parameters, &layer.narrow, &gradient);
+        let mut to_wide = back_through_weights(self.threads.buffers(), parameters, &layer.narrow, &gradient);
         gelu_backward(&mut tape.wide, &mut to_wide);
         collect(&layer.narrow, &gradient, &tape.wide, to);
         // What the first normalisation gave is made again: a multiplication and an addition.
-        let mut middle = tape.attention_normalised.clone();
+        let buffers = self.threads.buffers();
+        let mut middle = buffers.take(gradient.len(), BLOCK * self.hidden());
+        middle.copy_from_slice(&tape.attention_normalised);
         let norm = &layer.attention_norm;
         let (scale, shift) = (&parameters[norm.scale.clone()], &parameters[norm.shift.clone()]);
         for row in middle.chunks_exact_mut(scale.len()) {
@@ -557,7 +581,7 @@ impl Network {
         );
         let attention = (&tape.attention_normalised[..], &tape.attention_rates[..]);
         back_through_norm(parameters, norm, &mut gradient, attention, to);
-        let to_context = back_through_weights(parameters, &layer.mix, &gradient);
+        let to_context = back_through_weights(self.threads.buffers(), parameters, &layer.mix, &gradient);
         collect(&layer.mix, &gradient, &tape.context, to);
         let to_bias = self.distances.clone().map(|at| to.at(at));
         let to_projected = self.attend_back(&tape, &to_context, offsets, to_bias);
@@ -568,7 +592,29 @@ impl Network {
             &mut gradient,
             true,
         );
+        for buffer in [to_wide, middle, to_context, to_projected] {
+            buffers.give(buffer);
+        }
+        tape.give(buffers);
         gradient
+    }
+}
+
+impl LayerTape {
+    /// Gives its memory back.
+    fn give(self, buffers: &Buffers) {
+        let Self { input, projected, context, attention_normalised, wide, output_normalised, .. } = self;
+        for buffer in [input, projected, context, attention_normalised, wide, output_normalised] {
+            buffers.give(buffer);
+        }
+    }
+}
+
+impl Tape {
+    /// Gives its memory back.
+    fn give(self, buffers: &Buffers) {
+        buffers.give(self.normalised);
+        self.layers.into_iter().for_each(|layer| layer.give(buffers));
     }
 }
 
@@ -615,8 +661,9 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// `input * weightsᵀ + bias`.
-fn linear(parameters: &[f32], at: &LinearAt, input: &[f32]) -> Vec<f32> {
-    let mut out = vec![0.0; input.len() / at.inputs * at.bias.len()];
+fn linear(buffers: &Buffers, parameters: &[f32], at: &LinearAt, input: &[f32]) -> Vec<f32> {
+    let outputs = at.bias.len();
+    let mut out = buffers.take(input.len() / at.inputs * outputs, BLOCK * outputs);
     let weights = Matrix::new(&parameters[at.weight.clone()], at.inputs);
     product(Matrix::new(input, at.inputs), weights.t(), &mut out, false);
     add_to_rows(&mut out, &parameters[at.bias.clone()]);
@@ -624,9 +671,9 @@ fn linear(parameters: &[f32], at: &LinearAt, input: &[f32]) -> Vec<f32> {
 }
 
 /// The gradient of a linear layer's input.
-fn back_through_weights(parameters: &[f32], at: &LinearAt, gradient: &[f32]) -> Vec<f32> {
+fn back_through_weights(buffers: &Buffers, parameters: &[f32], at: &LinearAt, gradient: &[f32]) -> Vec<f32> {
     let outputs = at.bias.len();
-    let mut out = vec![0.0; gradient.len() / outputs * at.inputs];
+    let mut out = buffers.take(gradient.len() / outputs * at.inputs, BLOCK * at.inputs);
     let weights = Matrix::new(&parameters[at.weight.clone()], at.inputs);
     product(Matrix::new(gradient, outputs), weights, &mut out, false);
     out
@@ -652,7 +699,7 @@ fn back_through_norm(
     to: &mut Sums<'_>,
 ) {
     let scale = &parameters[at.scale.clone()];
-    let (mut to_scale, mut to_shift) = (vec![0.0; scale.len()], vec![0.0; scale.len()]);
+    let (mut to_scale, mut to_shift) = (zeros(scale.len()), zeros(scale.len()));
     norm_backward(gradient, tape, scale, (&mut to_scale, &mut to_shift));
     add(to.at(at.scale.clone()), &to_scale);
     add(to.at(at.shift.clone()), &to_shift);

@@ -1,6 +1,6 @@
 //! The loss of a step and its gradient: encoder, scores, InfoNCE, and all the way back.
 
-use crate::interaction::{Counted, Pass, Side, scores, scores_back};
+use crate::interaction::{Counted, Pass, Queries, Targets, scores, scores_back};
 use crate::loss::{Links, Variant, info_nce, transpose};
 use crate::network::{Batch, Network};
 use crate::recipe::Reverse;
@@ -57,14 +57,18 @@ impl Objective {
         graphs: &[GraphTask],
         keep: bool,
     ) -> Step {
+        let t0 = std::time::Instant::now();
         let forward = network.forward(parameters, batch, keep);
+        eprintln!("forward {:.3}", t0.elapsed().as_secs_f64());
         let mut to_states = vec![0.0; forward.states.len()];
         let losses: Vec<f64> = graphs
             .iter()
             .map(|graph| self.graph(network, (batch, &forward.states), graph, &mut to_states))
             .collect();
         let loss = graphs.iter().zip(&losses).map(|(graph, loss)| f64::from(graph.weight) * loss).sum();
+        let t0 = std::time::Instant::now();
         let gradient = network.backward(parameters, batch, forward, &to_states);
+        eprintln!("backward {:.3}", t0.elapsed().as_secs_f64());
         Step { loss, graphs: losses, gradient }
     }
 
@@ -78,10 +82,8 @@ impl Objective {
     ) -> f64 {
         let pass = Pass::new(&self.scoring.scorer);
         let links = graph.links.clone().counted(self.variant);
-        let side = |texts: &[usize], pools: bool| {
-            let counted = Counted::of(&self.scoring, pools, self.pooling, self.special_tokens);
-            Side::new(batch, states, network.hidden(), texts, counted)
-        };
+        let counted = |pools: bool| Counted::of(&self.scoring, pools, self.pooling, self.special_tokens);
+        let width = network.hidden();
         let mut loss = 0.0;
         // One pass with the skills as queries; where the reverse direction has its own score, one with the items.
         let passes = match (self.variant, self.reverse) {
@@ -95,8 +97,12 @@ impl Objective {
             ],
         };
         for (queries, targets, of_rows, of_columns) in passes {
-            let (query, target) = (side(queries, pass.pools_query), side(targets, pass.pools_target));
+            let query = Queries::new(batch, states, width, queries, counted(pass.pools_query));
+            let target = Targets::new(batch, states, width, targets, counted(pass.pools_target));
+            let t0 = std::time::Instant::now();
             let found = scores(&pass, &query, &target, network.threads());
+            eprintln!("scores {:.3}", t0.elapsed().as_secs_f64());
+            let t0 = std::time::Instant::now();
             let mut slopes = vec![0.0; found.len()];
             if let Some(links) = of_rows {
                 loss += info_nce(&found, links, graph.temperature, graph.weight, &mut slopes);
@@ -107,7 +113,10 @@ impl Objective {
                 loss += info_nce(&columns, links, graph.temperature, graph.weight, &mut column_slopes);
                 crate::matrix::add(&mut slopes, &transpose(&column_slopes, query.len()));
             }
+            eprintln!("nce {:.3}", t0.elapsed().as_secs_f64());
+            let t0 = std::time::Instant::now();
             let (to_query, to_target) = scores_back(&pass, &query, &target, &slopes, network.threads());
+            eprintln!("back {:.3}", t0.elapsed().as_secs_f64());
             query.scatter(batch, &to_query, to_states);
             target.scatter(batch, &to_target, to_states);
         }

@@ -1,5 +1,6 @@
 //! The threads of a step.
 
+use crate::buffers::Buffers;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Threads {
     pool: Arc<rayon::ThreadPool>,
+    buffers: Arc<Buffers>,
 }
 
 impl Threads {
@@ -21,12 +23,17 @@ impl Threads {
             .thread_name(|index| format!("uwe-train-{index}"))
             .build()
             .map_err(|error| Error::Recipe { what: "threads".into(), problem: error.to_string() })?;
-        Ok(Self { pool: Arc::new(pool) })
+        Ok(Self { pool: Arc::new(pool), buffers: Arc::default() })
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
         self.pool.current_num_threads()
+    }
+
+    /// Memory that steps use again.
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.buffers
     }
 
     /// Maps jobs to results in their order, each job on one thread.

@@ -9,7 +9,7 @@ mod client;
 mod prompt;
 
 use crate::check::Tests;
-use crate::edge::{Edge, Graph, GraphFile, Part, Provenance, counts};
+use crate::edge::{Edge, Graph, GraphFile, Part, Provenance};
 use crate::fold::{fold, one_line, words};
 use cache::Cache;
 use client::Client;
@@ -453,9 +453,7 @@ impl<'a> Enrichment<'a> {
                 part: Part::Train,
             }));
         }
-        graph.manifest.fingerprint = GraphFile::fingerprint(&graph.edges);
-        graph.manifest.counts = counts(&graph.edges);
-        graph.manifest.checked_against.clear();
+        graph.seal();
         graph.manifest.enriched.push(EnrichmentNote { options: self.options.clone(), outcome, samples });
         Ok(Enriched { graph, requests })
     }

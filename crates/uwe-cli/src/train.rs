@@ -1,0 +1,135 @@
+//! `uwe train`: from an encoder and a graph to a model that serves; and `uwe model export`.
+
+use crate::arguments::{ExportArguments, NumberTypeArgument, TrainArguments, TrainCommand, TrainStart};
+use crate::setup::{default_model, note, watch_for_interrupt};
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use uwe::ModelFolder;
+use uwe_train::{Event, Inputs, Network, NumberType, Parameters, Recipe, Threads, Training};
+
+/// Runs a subcommand, or begins a training.
+pub(crate) fn train(arguments: &TrainArguments) -> Result<()> {
+    match (&arguments.command, &arguments.start) {
+        (Some(TrainCommand::Resume { run, threads }), _) => {
+            let training = Training::resume(run, Threads::new(*threads)?)?;
+            note(&format!("going on at step {} of {}", training.state().step, training.recipe().steps));
+            finish(run, training)
+        }
+        (Some(TrainCommand::Report { run, output }), _) => {
+            let page = uwe_train::report(run)?;
+            let output = output.clone().unwrap_or_else(|| run.join("report.html"));
+            std::fs::write(&output, page).with_context(|| format!("cannot write {}", output.display()))?;
+            note(&format!("wrote {}", output.display()));
+            Ok(())
+        }
+        (None, Some(start)) => begin(start),
+        (None, None) => bail!("name a recipe, or `resume` or `report`"),
+    }
+}
+
+fn begin(start: &TrainStart) -> Result<()> {
+    let recipe = Recipe::read(&start.recipe)?;
+    let inputs = Inputs {
+        model: match &start.model {
+            Some(model) => model.clone(),
+            None => default_model()?,
+        },
+        graph: start.graph.clone(),
+        data: start.data.clone().map(|data| (data, start.esco.clone())),
+        unchecked: start.allow_unchecked,
+    };
+    let training = Training::begin(&start.output, recipe, inputs, Threads::new(start.threads)?)?;
+    finish(&start.output, training)
+}
+
+fn finish(run: &Path, mut training: Training) -> Result<()> {
+    let stop = watch_for_interrupt()?;
+    let bar = ProgressBar::new(training.recipe().steps).with_position(training.state().step).with_style(
+        ProgressStyle::with_template("{bar:20} {pos}/{len} steps, {eta} left  {msg}")?.progress_chars("█▌ "),
+    );
+    let summary = training.run(&mut |event| {
+        match event {
+            Event::Step(step) => {
+                let graphs: Vec<String> =
+                    step.graphs.iter().map(|(graph, loss)| format!("{graph} {loss:.3}")).collect();
+                bar.set_message(format!(
+                    "loss {:.3} ({})  rate {:.1e}  gradient {:.2}  {:.0} texts/s",
+                    step.loss,
+                    graphs.join(", "),
+                    step.learning_rate,
+                    step.gradient_norm,
+                    step.texts as f64 / step.seconds
+                ));
+                bar.set_position(step.step + 1);
+            }
+            Event::Validation(validation) => {
+                let sets: Vec<String> = validation
+                    .scored
+                    .sets
+                    .iter()
+                    .map(|(set, map)| format!("{set} {:.2}", map * 100.0))
+                    .collect();
+                bar.suspend(|| {
+                    note(&format!(
+                        "after step {}: MAP {:.2} ({})",
+                        validation.validated,
+                        validation.scored.mean * 100.0,
+                        sets.join(", ")
+                    ));
+                });
+            }
+        }
+        !stop.load(Ordering::Relaxed)
+    });
+    bar.finish_and_clear();
+    let summary = match summary {
+        Err(uwe_train::Error::Interrupted) => {
+            bail!(
+                "interrupted; `uwe train resume {}` goes on at step {}",
+                run.display(),
+                training.state().step
+            )
+        }
+        other => other?,
+    };
+    if summary.stopped_early {
+        note("stopped early: validation got no better");
+    }
+    let mut out = std::io::stdout().lock();
+    match summary.best {
+        Some((mean, step)) => {
+            writeln!(
+                out,
+                "best\t{}\tafter step {step}, validation MAP {:.2}",
+                run.join("best").display(),
+                mean * 100.0
+            )?;
+        }
+        None => writeln!(out, "last\t{}", run.join("last").display())?,
+    }
+    Ok(())
+}
+
+/// Writes a model folder in another number type.
+pub(crate) fn export(arguments: &ExportArguments) -> Result<()> {
+    let folder = ModelFolder::open(&arguments.model)?;
+    let parameters = Parameters::read(&folder.weights, &Network::order(&folder.config))?;
+    let number_type = match arguments.numbers {
+        NumberTypeArgument::F32 => NumberType::F32,
+        NumberTypeArgument::F16 => NumberType::F16,
+    };
+    if same(&arguments.model, &arguments.output) {
+        bail!("--output is the model itself; name another folder");
+    }
+    uwe_train::export(&arguments.model, &parameters, number_type, &arguments.output)?;
+    note(&format!("wrote {}", arguments.output.display()));
+    Ok(())
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    let whole = |path: &Path| -> Option<PathBuf> { path.canonicalize().ok() };
+    whole(a).is_some() && whole(a) == whole(b)
+}

@@ -1,0 +1,136 @@
+//! Checkpoints: weights, moments and the place of a training in one file; and model folders for serving.
+
+use crate::error::{Error, Result};
+use crate::optimizer::Optimizer;
+use crate::parameters::{NumberType, Parameters};
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::Path;
+use uwe::{ModelFolder, Scoring};
+
+/// Where a training stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The next step, from 0.
+    pub step: u64,
+    /// Best validation mean so far, and the step before which it was measured.
+    pub best: Option<(f64, u64)>,
+    /// Validations since then.
+    pub since_best: usize,
+}
+
+/// Parts of a checkpoint file, by the prefix of their tensors.
+const PARTS: [&str; 3] = ["weights/", "first/", "second/"];
+const STATE: &str = "state";
+
+/// Writes a checkpoint, whole or not at all.
+pub(crate) fn save(path: &Path, parameters: &Parameters, optimizer: &Optimizer, state: &State) -> Result<()> {
+    let lists = [&parameters.values, &optimizer.first, &optimizer.second];
+    let wrong = |problem: String| Error::Weights { path: path.into(), problem };
+    let mut views = Vec::new();
+    let bytes: Vec<Vec<u8>> =
+        lists.iter().map(|values| values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
+    for (part, bytes) in PARTS.iter().zip(&bytes) {
+        for place in &parameters.places {
+            let slice = &bytes[place.range.start * 4..place.range.end * 4];
+            let view = TensorView::new(Dtype::F32, place.shape.clone(), slice);
+            views.push((format!("{part}{}", place.name), view.map_err(|error| wrong(error.to_string()))?));
+        }
+    }
+    let state = serde_json::to_string(state).map_err(|error| wrong(error.to_string()))?;
+    let note = HashMap::from([(STATE.to_string(), state)]);
+    let file = safetensors::serialize(views, Some(note)).map_err(|error| wrong(error.to_string()))?;
+    Ok(workbench::write_whole(path, &file)?)
+}
+
+/// Reads a checkpoint into parameters and optimiser.
+pub(crate) fn load(path: &Path, parameters: &mut Parameters, optimizer: &mut Optimizer) -> Result<State> {
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let wrong = |problem: String| Error::Weights { path: path.into(), problem };
+    let unsound = |error: safetensors::SafeTensorError| wrong(format!("is no sound checkpoint: {error}"));
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).map_err(unsound)?;
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).map_err(unsound)?;
+    let lists = [&mut parameters.values, &mut optimizer.first, &mut optimizer.second];
+    for (part, values) in PARTS.iter().zip(lists) {
+        for place in &parameters.places {
+            let view = tensors.tensor(&format!("{part}{}", place.name)).map_err(unsound)?;
+            if view.dtype() != Dtype::F32 || view.shape() != place.shape {
+                return Err(wrong(format!("`{part}{}` belongs to another model", place.name)));
+            }
+            let numbers = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            values[place.range.clone()].iter_mut().zip(numbers).for_each(|(value, number)| *value = number);
+        }
+    }
+    let state = metadata.metadata().as_ref().and_then(|note| note.get(STATE));
+    let state = state.and_then(|state| serde_json::from_str(state).ok());
+    state.ok_or_else(|| wrong("does not say where its training stands".into()))
+}
+
+/// Largest file that is taken over into an exported folder: a tokenizer is far smaller, weights in another form are larger.
+const LARGEST_COPY: u64 = 16 << 20;
+
+/// What a folder says of its training, for serving.
+const SETTINGS: &str = "config_uwe.json";
+
+/// Notes in a model folder which scorer it is trained for.
+pub(crate) fn note_scoring(folder: &Path, scoring: &Scoring) -> Result<()> {
+    let file = folder.join(SETTINGS);
+    let settings = serde_json::json!({ "scoring": scoring });
+    std::fs::write(&file, format!("{settings:#}\n")).map_err(Error::io("write", &file))
+}
+
+/// Writes a folder that serves these weights: everything small of the folder that they started from, and the weights.
+///
+/// # Errors
+/// [`Error::Io`] when a file cannot be written.
+pub fn export(model: &Path, parameters: &Parameters, number_type: NumberType, to: &Path) -> Result<()> {
+    let folder = ModelFolder::open(model)?;
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+    let partial = tempfile::Builder::new()
+        .prefix(".partial-")
+        .tempdir_in(parent)
+        .map_err(Error::io("create a folder in", parent))?;
+    copy_small(model, partial.path())?;
+    let weights = folder.weights.strip_prefix(model).unwrap_or(Path::new("model.safetensors"));
+    let file = partial.path().join(weights);
+    std::fs::write(&file, parameters.to_bytes(&parameters.values, number_type)?)
+        .map_err(Error::io("write", &file))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let readable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(partial.path(), readable).map_err(Error::io("open up", partial.path()))?;
+    }
+    // An older folder makes room at the last moment and is gone only when the new one stands.
+    let old = parent.join(format!(".old-{}", to.file_name().unwrap_or_default().to_string_lossy()));
+    let _ = std::fs::remove_dir_all(&old);
+    if to.exists() {
+        std::fs::rename(to, &old).map_err(Error::io("move", to))?;
+    }
+    std::fs::rename(partial.keep(), to).map_err(Error::io("rename a folder to", to))?;
+    let _ = std::fs::remove_dir_all(&old);
+    Ok(())
+}
+
+/// Copies a folder's small files, weights of any form aside.
+fn copy_small(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).map_err(Error::io("create", to))?;
+    for path in workbench::sources::sorted_entries(from)? {
+        let Some(name) = path.file_name() else { continue };
+        let weights =
+            path.extension().is_some_and(|kind| kind == "safetensors" || kind == "bin" || kind == "onnx");
+        if name.to_string_lossy().starts_with('.') {
+            continue;
+        }
+        if path.is_dir() {
+            if name != "onnx" && name != "openvino" {
+                copy_small(&path, &to.join(name))?;
+            }
+        } else if !weights && path.metadata().is_ok_and(|entry| entry.len() <= LARGEST_COPY) {
+            std::fs::copy(&path, to.join(name)).map_err(Error::io("copy", &path))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,442 @@
+//! A training: steps, validations and checkpoints in a folder of its own.
+//!
+//! ```text
+//! RUN/run.json                what is trained on what; written first, compared on resumption
+//! RUN/recipe.toml             the recipe, defaults included
+//! RUN/log.jsonl               a line a step and a line a validation
+//! RUN/checkpoint.safetensors  weights, moments and place, replaced whole
+//! RUN/best/, RUN/last/        model folders for serving
+//! ```
+//!
+//! A step depends on the recipe, the graph and the weights before it alone: a training that was killed goes on from its last
+//! checkpoint and ends with the same bits.
+
+use crate::checkpoint::{self, State};
+use crate::error::{Error, Result};
+use crate::network::{Batch, Network};
+use crate::objective::{GraphTask, Objective};
+use crate::optimizer::Optimizer;
+use crate::parameters::{NumberType, Parameters};
+use crate::recipe::Recipe;
+use crate::sampler::{Drawn, Sampler};
+use crate::threads::Threads;
+use crate::validation::{Scored, Validation};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use uwe::{Compute, Encoder, EncoderOptions, ModelFolder, Tokenizer};
+use uwe_graph::GraphFile;
+use workbench::sources::esco::Version;
+use workbench::write_whole;
+
+/// What is trained, on what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// Folder of the encoder to start from.
+    pub model: PathBuf,
+    /// Folder of the graph.
+    pub graph: PathBuf,
+    /// Folder with the raw files, for validation on ESCO's lists and the benchmark's validation sets; and the ESCO release.
+    pub data: Option<(PathBuf, String)>,
+    /// Whether a graph without a passed leak check is trained on all the same.
+    pub unchecked: bool,
+}
+
+/// What identifies a training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Manifest {
+    written_by: String,
+    /// Revision of the sources that the program runs beside, where there is one.
+    revision: Option<String>,
+    inputs: Inputs,
+    model_fingerprint: String,
+    graph_fingerprint: String,
+    /// The test sets that the graph was found free of.
+    checked_against: BTreeMap<String, String>,
+    validation_fingerprint: String,
+    machine: String,
+}
+
+/// A step, as the log has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepLog {
+    /// Its number, from 0.
+    pub step: u64,
+    /// Weighted sum of the graphs' losses.
+    pub loss: f64,
+    /// Each graph's own loss.
+    pub graphs: BTreeMap<String, f64>,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Length of the gradient before it was clipped.
+    pub gradient_norm: f64,
+    /// Different texts, and their tokens.
+    pub texts: usize,
+    /// Tokens of the texts.
+    pub tokens: usize,
+    /// Fingerprint of the batch.
+    pub batch: String,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// A validation, as the log has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValidationLog {
+    /// Steps that were done before it.
+    pub validated: u64,
+    /// What it came to.
+    #[serde(flatten)]
+    pub scored: Scored,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// A line of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Event {
+    /// A step.
+    Step(StepLog),
+    /// A validation.
+    Validation(ValidationLog),
+}
+
+/// How a training ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Steps in all.
+    pub steps: u64,
+    /// Best validation mean, and after how many steps.
+    pub best: Option<(f64, u64)>,
+    /// Whether it ended early, since nothing got better.
+    pub stopped_early: bool,
+}
+
+/// A training that is ready to run.
+pub struct Training {
+    folder: PathBuf,
+    recipe: Recipe,
+    inputs: Inputs,
+    network: Network,
+    parameters: Parameters,
+    optimizer: Optimizer,
+    objective: Objective,
+    tokenizer: Tokenizer,
+    sampler: Sampler,
+    validation: Validation,
+    state: State,
+}
+
+impl Training {
+    /// Begins a training in a folder of its own.
+    ///
+    /// # Errors
+    /// [`Error::Run`] when the folder holds a training already, or the graph has passed no leak check; whatever reading model,
+    /// graph and data gives.
+    pub fn begin(folder: &Path, recipe: Recipe, inputs: Inputs, threads: Threads) -> Result<Self> {
+        let place = folder.join("run.json");
+        if place.exists() {
+            let problem = "holds a training already; `uwe train resume` goes on with it".into();
+            return Err(Error::Run { path: folder.into(), problem });
+        }
+        let (training, manifest) = Self::open(folder, recipe, inputs, threads)?;
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        let text = toml::to_string(&training.recipe)
+            .map_err(|error| Error::Recipe { what: "recipe".into(), problem: error.to_string() })?;
+        write_whole(&folder.join("recipe.toml"), text.as_bytes())?;
+        let mut bytes = serde_json::to_vec_pretty(&manifest).map_err(|error| broken(&place, &error))?;
+        bytes.push(b'\n');
+        write_whole(&place, &bytes)?;
+        Ok(training)
+    }
+
+    /// Goes on with a training from its last checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Run`] when there is none in the folder, or model, graph or data have changed since it began.
+    pub fn resume(folder: &Path, threads: Threads) -> Result<Self> {
+        let place = folder.join("run.json");
+        let bytes = std::fs::read(&place).map_err(Error::io("read", &place))?;
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| broken(&place, &error))?;
+        let recipe = Recipe::read(&folder.join("recipe.toml"))?;
+        let (mut training, now) = Self::open(folder, recipe, manifest.inputs.clone(), threads)?;
+        for (what, then, now) in [
+            ("model", &manifest.model_fingerprint, &now.model_fingerprint),
+            ("graph", &manifest.graph_fingerprint, &now.graph_fingerprint),
+            ("validation data", &manifest.validation_fingerprint, &now.validation_fingerprint),
+        ] {
+            if then != now {
+                let problem = format!("was trained with another {what} ({then}, now {now})");
+                return Err(Error::Run { path: folder.into(), problem });
+            }
+        }
+        let file = folder.join("checkpoint.safetensors");
+        if file.exists() {
+            training.state = checkpoint::load(&file, &mut training.parameters, &mut training.optimizer)?;
+        }
+        training.cut_log()?;
+        Ok(training)
+    }
+
+    fn open(folder: &Path, recipe: Recipe, inputs: Inputs, threads: Threads) -> Result<(Self, Manifest)> {
+        let model = ModelFolder::open(&inputs.model)?;
+        let parameters = Parameters::read(&model.weights, &Network::order(&model.config))?;
+        let network = Network::new(&model.config, &parameters, threads)?;
+        let tokenizer = Tokenizer::open(&model.tokenizer, recipe.max_tokens)?;
+        let graph = GraphFile::read(&inputs.graph)?;
+        if graph.manifest.checked_against.is_empty() && !inputs.unchecked {
+            let problem = "has passed no leak check; run `uwe graph check` on it first".into();
+            return Err(Error::Run { path: inputs.graph.clone(), problem });
+        }
+        let version = |release: &str| -> Result<Version> {
+            let problem = || format!("`{release}` is no ESCO release; write it as 1.2.0");
+            release.parse().map_err(|()| Error::Recipe { what: "esco".into(), problem: problem() })
+        };
+        let data = match &inputs.data {
+            Some((data, release)) => Some((data.as_path(), version(release)?)),
+            None => None,
+        };
+        let validation = Validation::new(&graph.edges, data, recipe.validation.queries, recipe.seed)?;
+        let sampler = Sampler::new(&graph.edges, &recipe)?;
+        let objective = Objective {
+            scoring: recipe.scoring,
+            variant: recipe.variant,
+            reverse: recipe.reverse,
+            pooling: model.pooling,
+            special_tokens: tokenizer.special_tokens(),
+        };
+        let mut hasher = blake3::Hasher::new();
+        parameters.values.iter().for_each(|value| {
+            hasher.update(&value.to_le_bytes());
+        });
+        let manifest = Manifest {
+            written_by: format!("uwe-train {}", env!("CARGO_PKG_VERSION")),
+            revision: revision(),
+            inputs: inputs.clone(),
+            model_fingerprint: hasher.finalize().to_hex()[..32].to_string(),
+            graph_fingerprint: graph.manifest.fingerprint.clone(),
+            checked_against: graph.manifest.checked_against,
+            validation_fingerprint: validation.fingerprint(),
+            machine: format!(
+                "{} {}, {} threads",
+                std::env::consts::ARCH,
+                std::env::consts::OS,
+                network.threads().count()
+            ),
+        };
+        let optimizer = Optimizer::new(&recipe.optimizer, recipe.steps, &parameters);
+        let folder = folder.to_path_buf();
+        let state = State::default();
+        let training = Self {
+            folder,
+            recipe,
+            inputs,
+            network,
+            parameters,
+            optimizer,
+            objective,
+            tokenizer,
+            sampler,
+            validation,
+            state,
+        };
+        Ok((training, manifest))
+    }
+
+    /// The recipe, defaults included.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// Where the training stands.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The weights as they are now.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Trains to the end. `watch` is told of every step and validation and returns whether to go on.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when `watch` says so: a checkpoint holds all that is done. [`Error::NotFinite`] names the batch at
+    /// fault; the last checkpoint is from before it.
+    pub fn run(&mut self, watch: &mut dyn FnMut(&Event) -> bool) -> Result<Summary> {
+        let mut stopped_early = false;
+        if self.state.step == 0 && self.state.best.is_none() {
+            let event = self.validate()?;
+            self.note(&event)?;
+            if !watch(&event) {
+                return Err(Error::Interrupted);
+            }
+        }
+        while self.state.step < self.recipe.steps && !stopped_early {
+            let event = Event::Step(self.step()?);
+            self.note(&event)?;
+            let mut go_on = watch(&event);
+            let last = self.state.step == self.recipe.steps;
+            if self.state.step.is_multiple_of(self.recipe.validation.every) || last {
+                let event = self.validate()?;
+                self.note(&event)?;
+                go_on &= watch(&event);
+                let patience = self.recipe.validation.patience;
+                stopped_early = patience > 0 && self.state.since_best >= patience;
+            }
+            let due = self.state.step.is_multiple_of(self.recipe.validation.checkpoint_every);
+            if due || last || !go_on || stopped_early {
+                let file = self.folder.join("checkpoint.safetensors");
+                checkpoint::save(&file, &self.parameters, &self.optimizer, &self.state)?;
+            }
+            if !go_on {
+                return Err(Error::Interrupted);
+            }
+        }
+        self.export("last")?;
+        Ok(Summary { steps: self.state.step, best: self.state.best, stopped_early })
+    }
+
+    fn step(&mut self) -> Result<StepLog> {
+        let started = Instant::now();
+        let number = self.state.step;
+        let drawn = self.sampler.draw(number);
+        let mut ids = Vec::with_capacity(drawn.texts.len());
+        for text in &drawn.texts {
+            ids.push(self.tokenizer.tokenize(text)?.ids);
+        }
+        let batch = Batch::new(ids.iter().map(Vec::as_slice));
+        let graphs = self.tasks(&drawn);
+        let values = &self.parameters.values;
+        let step = self.objective.step(&self.network, values, &batch, &graphs, self.recipe.keep_activations);
+        let norm = self.optimizer.norm(&step.gradient);
+        for (what, value) in [("loss", step.loss), ("gradient", norm)] {
+            if !value.is_finite() {
+                let (batch, skills) = (drawn.fingerprint(), drawn.first_skills.join(", "));
+                return Err(Error::NotFinite { step: number, what, batch, skills });
+            }
+        }
+        let values = &mut self.parameters.values;
+        self.optimizer.apply(number, values, &step.gradient, norm, self.network.threads());
+        self.state.step += 1;
+        let names = drawn.graphs.iter().map(|graph| graph.graph.to_string());
+        Ok(StepLog {
+            step: number,
+            loss: step.loss,
+            graphs: names.zip(step.graphs).collect(),
+            learning_rate: self.optimizer.learning_rate(number),
+            gradient_norm: norm,
+            texts: batch.texts(),
+            tokens: batch.ids.len(),
+            batch: drawn.fingerprint(),
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn tasks(&self, drawn: &Drawn) -> Vec<GraphTask> {
+        let task = |graph: &crate::sampler::GraphDraw| {
+            let options = self.recipe.graphs.get(&graph.graph);
+            GraphTask {
+                skills: graph.skills.clone(),
+                items: graph.texts.clone(),
+                links: graph.links.clone(),
+                weight: options.map_or(1.0, |options| options.weight),
+                temperature: options.map_or(0.05, |options| options.temperature),
+            }
+        };
+        drawn.graphs.iter().map(task).collect()
+    }
+
+    /// Measures the weights as the served encoder will be, and keeps them if they are the best so far.
+    fn validate(&mut self) -> Result<Event> {
+        let started = Instant::now();
+        self.export("candidate")?;
+        let candidate = self.folder.join("candidate");
+        let options = EncoderOptions { max_tokens: self.recipe.max_tokens, ..EncoderOptions::default() };
+        let encoder =
+            Encoder::open(&candidate, options, Compute::new(self.network.threads().count(), None)?)?;
+        let scored = self.validation.measure(&encoder, self.recipe.scoring)?;
+        if self.state.best.is_none_or(|(best, _)| scored.mean > best) {
+            self.state.best = Some((scored.mean, self.state.step));
+            self.state.since_best = 0;
+            let best = self.folder.join("best");
+            let _ = std::fs::remove_dir_all(&best);
+            std::fs::rename(&candidate, &best).map_err(Error::io("rename a folder to", &best))?;
+        } else {
+            self.state.since_best += 1;
+            let _ = std::fs::remove_dir_all(&candidate);
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(Event::Validation(ValidationLog { validated: self.state.step, scored, seconds }))
+    }
+
+    fn export(&self, name: &str) -> Result<()> {
+        let folder = self.folder.join(name);
+        checkpoint::export(&self.inputs.model, &self.parameters, NumberType::F32, &folder)?;
+        checkpoint::note_scoring(&folder, &self.recipe.scoring)
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.join("log.jsonl")
+    }
+
+    fn note(&self, event: &Event) -> Result<()> {
+        let path = self.log_file();
+        let mut line = serde_json::to_vec(event).map_err(|error| broken(&path, &error))?;
+        line.push(b'\n');
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut file| file.write_all(&line)).map_err(Error::io("write", &path))
+    }
+
+    /// Takes off the log what will be done again.
+    fn cut_log(&self) -> Result<()> {
+        let path = self.log_file();
+        if !path.exists() {
+            return Ok(());
+        }
+        let mut kept = Vec::new();
+        for event in read_log(&path)? {
+            let done = match &event {
+                Event::Step(step) => step.step < self.state.step,
+                Event::Validation(validation) => {
+                    let begun = self.state.best.is_some();
+                    begun && validation.validated <= self.state.step
+                }
+            };
+            if done {
+                kept.extend(serde_json::to_vec(&event).map_err(|error| broken(&path, &error))?);
+                kept.push(b'\n');
+            }
+        }
+        Ok(write_whole(&path, &kept)?)
+    }
+}
+
+/// Reads a log; a last line that was cut off by a kill is left out.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read.
+pub fn read_log(path: &Path) -> Result<Vec<Event>> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+fn broken(path: &Path, error: &serde_json::Error) -> Error {
+    Error::Run { path: path.into(), problem: format!("is damaged: {error}") }
+}
+
+/// The revision of the working folder's sources, where Git knows one.
+fn revision() -> Option<String> {
+    let output = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_string())
+}
+
+impl std::fmt::Debug for Training {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Training").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
