@@ -10,7 +10,7 @@
 //! Products of a block of queries and a block of targets are made, used and forgotten, and made again on the way back: memory
 //! grows with the tokens and with the scores, never with tokens times tokens.
 
-use crate::matrix::{Matrix, add, exp, product, zeros};
+use crate::matrix::{Matrix, add, exp, product, wide, zeros};
 use crate::network::Batch;
 use crate::threads::Threads;
 use std::ops::Range;
@@ -592,7 +592,7 @@ impl Block {
     ) {
         let columns = targets.rows(panels).1;
         let Self { dots, weights, .. } = self;
-        pulp::Arch::new().dispatch(
+        wide(
             #[inline(always)]
             || {
                 for (index, text) in texts.clone().enumerate() {
@@ -634,7 +634,7 @@ impl Block {
         let columns = targets.rows(panels).1;
         let Self { dots, gradient, weights } = self;
         gradient.resize(dots.len(), 0.0);
-        pulp::Arch::new().dispatch(
+        wide(
             #[inline(always)]
             || {
                 for text in texts.clone() {

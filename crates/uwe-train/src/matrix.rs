@@ -38,6 +38,42 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// Runs loops with the widest vectors of this processor. They must be inlined into the closure, and the closure is inlined here: mark
+/// it `#[inline(always)]`.
+#[inline(always)]
+pub(crate) fn wide<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2")]
+        fn avx512<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        #[target_feature(enable = "avx2,fma,bmi1,bmi2")]
+        fn avx2<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        let modern = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2");
+        let widest = modern
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512cd")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        if widest {
+            // SAFETY: every feature that the function is compiled for was found on this processor.
+            return unsafe { avx512(work) };
+        }
+        if modern {
+            // SAFETY: every feature that the function is compiled for was found on this processor.
+            return unsafe { avx2(work) };
+        }
+    }
+    work()
+}
+
 /// So many zeros, written one by one: memory that the system only promises to be zero is mapped twice when it is read first, and
 /// every thread stops for that.
 pub(crate) fn zeros(count: usize) -> Vec<f32> {
@@ -122,7 +158,7 @@ fn gelu(x: f32) -> f32 {
 
 /// Each entry of `values` through GELU, into `out`.
 pub(crate) fn gelu_forward(values: &[f32], out: &mut [f32]) {
-    pulp::Arch::new().dispatch(
+    wide(
         #[inline(always)]
         || {
             for (out, x) in out.iter_mut().zip(values) {
@@ -134,7 +170,7 @@ pub(crate) fn gelu_forward(values: &[f32], out: &mut [f32]) {
 
 /// `values` becomes its GELU, and `gradient` that of the input.
 pub(crate) fn gelu_backward(values: &mut [f32], gradient: &mut [f32]) {
-    pulp::Arch::new().dispatch(
+    wide(
         #[inline(always)]
         || {
             for (x, gradient) in values.iter_mut().zip(gradient) {
@@ -148,7 +184,7 @@ pub(crate) fn gelu_backward(values: &mut [f32], gradient: &mut [f32]) {
 
 /// Adds `bias` to each row.
 pub(crate) fn add_to_rows(values: &mut [f32], bias: &[f32]) {
-    pulp::Arch::new().dispatch(
+    wide(
         #[inline(always)]
         || {
             for row in values.chunks_exact_mut(bias.len()) {
@@ -162,7 +198,7 @@ pub(crate) fn add_to_rows(values: &mut [f32], bias: &[f32]) {
 
 /// Adds all rows to `sum`.
 pub(crate) fn sum_rows(values: &[f32], sum: &mut [f32]) {
-    pulp::Arch::new().dispatch(
+    wide(
         #[inline(always)]
         || {
             for row in values.chunks_exact(sum.len()) {
@@ -176,7 +212,7 @@ pub(crate) fn sum_rows(values: &[f32], sum: &mut [f32]) {
 
 /// `to += from`.
 pub(crate) fn add(to: &mut [f32], from: &[f32]) {
-    pulp::Arch::new().dispatch(
+    wide(
         #[inline(always)]
         || {
             for (to, from) in to.iter_mut().zip(from) {
@@ -186,25 +222,40 @@ pub(crate) fn add(to: &mut [f32], from: &[f32]) {
     );
 }
 
-/// Sums in sixteen lanes, so that it becomes vector code with one order on every processor.
+/// A sum in sixteen lanes, so that it becomes vector code with one order on every processor.
 #[inline(always)]
-fn lanes(a: &[f32], of: impl Fn(usize, f32) -> f32) -> f32 {
+fn sum(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0.0f32; 16];
-    let chunks = a.len() / 16;
-    for chunk in 0..chunks {
-        for lane in 0..16 {
-            let place = chunk * 16 + lane;
-            sums[lane] += of(place, a[place]);
+    let chunks = values.chunks_exact(16);
+    let rest: f32 = chunks.remainder().iter().map(|value| of(*value)).sum();
+    for chunk in chunks {
+        for (sum, value) in sums.iter_mut().zip(chunk) {
+            *sum += of(*value);
         }
     }
-    let mut sum = 0.0;
-    for place in chunks * 16..a.len() {
-        sum += of(place, a[place]);
+    sums.iter().sum::<f32>() + rest
+}
+
+/// A dot product in sixteen lanes.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 16];
+    let (left, right) = (a.chunks_exact(16), b.chunks_exact(16));
+    let rest: f32 = left.remainder().iter().zip(right.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in left.zip(right) {
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += a * b;
+        }
     }
-    for lane in sums {
-        sum += lane;
+    sums.iter().sum::<f32>() + rest
+}
+
+/// `to += factor * from`.
+#[inline(always)]
+pub(crate) fn add_scaled(to: &mut [f32], from: &[f32], factor: f32) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to += factor * from;
     }
-    sum
 }
 
 /// Layer normalisation of each row: `values` becomes the normalised rows (before scale and shift), `out` the result, `rates` the
@@ -216,17 +267,18 @@ pub(crate) fn norm_forward(
     (out, rates): (&mut [f32], &mut [f32]),
 ) {
     let width = scale.len();
-    pulp::Arch::new().dispatch(
+    wide(
         #[inline(always)]
         || {
             let rows = values.chunks_exact_mut(width).zip(out.chunks_exact_mut(width));
             for ((row, out), rate) in rows.zip(rates) {
-                let mean = lanes(row, |_, x| x) / width as f32;
-                let variance = lanes(row, |_, x| (x - mean) * (x - mean)) / width as f32;
+                let mean = sum(row, |x| x) / width as f32;
+                let variance = sum(row, |x| (x - mean) * (x - mean)) / width as f32;
                 *rate = 1.0 / (variance + epsilon).sqrt();
-                for place in 0..width {
-                    row[place] = (row[place] - mean) * *rate;
-                    out[place] = row[place] * scale[place] + shift[place];
+                let rest = out.iter_mut().zip(scale.iter().zip(shift));
+                for (value, (out, (scale, shift))) in row.iter_mut().zip(rest) {
+                    *value = (*value - mean) * *rate;
+                    *out = *value * scale + shift;
                 }
             }
         },
@@ -241,20 +293,22 @@ pub(crate) fn norm_backward(
     (to_scale, to_shift): (&mut [f32], &mut [f32]),
 ) {
     let width = scale.len();
-    pulp::Arch::new().dispatch(
+    wide(
         #[inline(always)]
         || {
             let rows = gradient.chunks_exact_mut(width).zip(normalised.chunks_exact(width));
             for ((row, normalised), rate) in rows.zip(rates) {
-                for place in 0..width {
-                    to_scale[place] += row[place] * normalised[place];
-                    to_shift[place] += row[place];
-                    row[place] *= scale[place];
+                let sums = to_scale.iter_mut().zip(to_shift.iter_mut());
+                let rest = normalised.iter().zip(scale).zip(sums);
+                for (value, ((normalised, scale), (to_scale, to_shift))) in row.iter_mut().zip(rest) {
+                    *to_scale += *value * normalised;
+                    *to_shift += *value;
+                    *value *= scale;
                 }
-                let mean = lanes(row, |_, x| x) / width as f32;
-                let along = lanes(row, |place, x| x * normalised[place]) / width as f32;
-                for place in 0..width {
-                    row[place] = (row[place] - mean - normalised[place] * along) * rate;
+                let mean = sum(row, |x| x) / width as f32;
+                let along = dot(row, normalised) / width as f32;
+                for (value, normalised) in row.iter_mut().zip(normalised) {
+                    *value = (*value - mean - normalised * along) * rate;
                 }
             }
         },

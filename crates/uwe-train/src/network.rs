@@ -7,8 +7,8 @@
 use crate::buffers::Buffers;
 use crate::error::Result;
 use crate::matrix::{
-    Matrix, add, add_to_rows, gelu_backward, gelu_forward, norm_backward, norm_forward, product, sum_rows,
-    zeros,
+    Matrix, add, add_scaled, add_to_rows, dot, gelu_backward, gelu_forward, norm_backward, norm_forward,
+    product, sum_rows, wide, zeros,
 };
 use crate::parameters::Parameters;
 use crate::threads::Threads;
@@ -16,11 +16,11 @@ use std::ops::Range;
 use uwe::{Architecture, ModelConfig, distance_bucket};
 
 /// Tokens of a block: a block's layer fits the second-level cache, and products are large enough.
-const BLOCK: usize = 512;
+const BLOCK: usize = 1024;
 /// Groups of blocks whose gradients are added up apart: the most threads that the way back can use. Each has gradients of its own,
 /// so that a small batch has few.
 const GROUPS: std::ops::RangeInclusive<usize> = 2..=16;
-const GROUP_BLOCKS: usize = 8;
+const GROUP_BLOCKS: usize = 4;
 
 /// Texts as token ids, one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -404,7 +404,7 @@ impl Network {
         let mut context = self.threads.buffers().take(projected.len() / 3, BLOCK * hidden);
         context.fill(0.0);
         let mut weights = Vec::new();
-        pulp::Arch::new().dispatch(
+        wide(
             #[inline(always)]
             || {
                 for text in offsets.windows(2) {
@@ -433,9 +433,7 @@ impl Network {
                             let out = &mut context[place..place + width];
                             for (j, weight) in weights.iter_mut().enumerate() {
                                 *weight /= sum;
-                                for (out, value) in out.iter_mut().zip(row(j, 2, head)) {
-                                    *out += *weight * value;
-                                }
+                                add_scaled(out, row(j, 2, head), *weight);
                             }
                         }
                     }
@@ -468,9 +466,10 @@ impl Network {
         let scale = 1.0 / (width as f32).sqrt();
         let mut to_projected = self.threads.buffers().take(tape.projected.len(), 3 * BLOCK * hidden);
         to_projected.fill(0.0);
-        let mut slopes = Vec::new();
+        // Slopes of a row's weights, and the gradient of its query.
+        let (mut slopes, mut own) = (Vec::new(), vec![0.0; width]);
         let mut first = 0;
-        pulp::Arch::new().dispatch(
+        wide(
             #[inline(always)]
             || {
                 for text in offsets.windows(2) {
@@ -491,23 +490,22 @@ impl Network {
                                 let slope = dot(gradient, &tape.projected[value..value + width]);
                                 along += weight * slope;
                                 slopes.push(slope);
-                                let to = &mut to_projected[value..value + width];
-                                for (to, gradient) in to.iter_mut().zip(gradient) {
-                                    *to += weight * gradient;
-                                }
+                                add_scaled(&mut to_projected[value..value + width], gradient, *weight);
                             }
+                            let query = at(i, 0, head);
+                            own.fill(0.0);
                             for (j, weight) in weights.iter().enumerate() {
                                 let slope = weight * (slopes[j] - along);
                                 if let Some(to_bias) = &mut to_bias {
                                     to_bias[self.bias_place(i, j, head)] += slope;
                                 }
                                 let slope = slope * scale;
-                                let (query, key) = (at(i, 0, head), at(j, 1, head));
-                                for place in 0..width {
-                                    to_projected[query + place] += slope * tape.projected[key + place];
-                                    to_projected[key + place] += slope * tape.projected[query + place];
-                                }
+                                let key = at(j, 1, head);
+                                add_scaled(&mut own, &tape.projected[key..key + width], slope);
+                                let query = &tape.projected[query..query + width];
+                                add_scaled(&mut to_projected[key..key + width], query, slope);
                             }
+                            to_projected[query..query + width].copy_from_slice(&own);
                         }
                     }
                 }
@@ -642,22 +640,6 @@ impl Sums<'_> {
         let shift = if range.start >= self.words.end { self.words.len() } else { 0 };
         &mut self.sums[range.start - shift..range.end - shift]
     }
-}
-
-/// A dot product in sixteen lanes; the width of a head is a multiple of that.
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 16];
-    for (a, b) in a.chunks_exact(16).zip(b.chunks_exact(16)) {
-        for lane in 0..16 {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    let mut sum = 0.0;
-    for value in sums {
-        sum += value;
-    }
-    sum
 }
 
 /// `input * weightsᵀ + bias`.

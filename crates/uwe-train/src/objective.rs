@@ -57,18 +57,14 @@ impl Objective {
         graphs: &[GraphTask],
         keep: bool,
     ) -> Step {
-        let t0 = std::time::Instant::now();
         let forward = network.forward(parameters, batch, keep);
-        eprintln!("forward {:.3}", t0.elapsed().as_secs_f64());
         let mut to_states = vec![0.0; forward.states.len()];
         let losses: Vec<f64> = graphs
             .iter()
             .map(|graph| self.graph(network, (batch, &forward.states), graph, &mut to_states))
             .collect();
         let loss = graphs.iter().zip(&losses).map(|(graph, loss)| f64::from(graph.weight) * loss).sum();
-        let t0 = std::time::Instant::now();
         let gradient = network.backward(parameters, batch, forward, &to_states);
-        eprintln!("backward {:.3}", t0.elapsed().as_secs_f64());
         Step { loss, graphs: losses, gradient }
     }
 
@@ -99,10 +95,7 @@ impl Objective {
         for (queries, targets, of_rows, of_columns) in passes {
             let query = Queries::new(batch, states, width, queries, counted(pass.pools_query));
             let target = Targets::new(batch, states, width, targets, counted(pass.pools_target));
-            let t0 = std::time::Instant::now();
             let found = scores(&pass, &query, &target, network.threads());
-            eprintln!("scores {:.3}", t0.elapsed().as_secs_f64());
-            let t0 = std::time::Instant::now();
             let mut slopes = vec![0.0; found.len()];
             if let Some(links) = of_rows {
                 loss += info_nce(&found, links, graph.temperature, graph.weight, &mut slopes);
@@ -113,10 +106,7 @@ impl Objective {
                 loss += info_nce(&columns, links, graph.temperature, graph.weight, &mut column_slopes);
                 crate::matrix::add(&mut slopes, &transpose(&column_slopes, query.len()));
             }
-            eprintln!("nce {:.3}", t0.elapsed().as_secs_f64());
-            let t0 = std::time::Instant::now();
             let (to_query, to_target) = scores_back(&pass, &query, &target, &slopes, network.threads());
-            eprintln!("back {:.3}", t0.elapsed().as_secs_f64());
             query.scatter(batch, &to_query, to_states);
             target.scatter(batch, &to_target, to_states);
         }
