@@ -716,18 +716,18 @@ pub(crate) struct ModelArguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Scoring")]
 pub(crate) struct ScoringArguments {
-    /// How two texts become one score
-    #[arg(long, value_enum, default_value_t = ScorerName::Soft)]
-    pub(crate) scorer: ScorerName,
-    /// Divides the logits of a soft scorer [default: 0.1, soft-pooled: 1]
+    /// How two texts become one score [default: what the model is trained for, else soft]
+    #[arg(long, value_enum)]
+    pub(crate) scorer: Option<ScorerName>,
+    /// Divides the logits of a soft scorer [default: what the model is trained for, else 0.1, soft-pooled: 1]
     #[arg(long, value_name = "TAU")]
     pub(crate) temperature: Option<f32>,
-    /// What the softmax of a soft scorer is taken of
-    #[arg(long, value_enum, default_value_t = LogitsArgument::Raw)]
-    pub(crate) logits: LogitsArgument,
-    /// Over whose tokens the softmax of `soft` runs
-    #[arg(long, value_enum, default_value_t = AxisArgument::Target)]
-    pub(crate) axis: AxisArgument,
+    /// What the softmax of a soft scorer is taken of [default: raw]
+    #[arg(long, value_enum)]
+    pub(crate) logits: Option<LogitsArgument>,
+    /// Over whose tokens the softmax of `soft` runs [default: target]
+    #[arg(long, value_enum)]
+    pub(crate) axis: Option<AxisArgument>,
     /// Add token scores up instead of averaging them
     #[arg(long)]
     pub(crate) sum: bool,
@@ -822,30 +822,53 @@ fn positive(text: &str) -> Result<usize, String> {
 }
 
 impl ScoringArguments {
-    /// The scorer that the arguments name.
-    pub(crate) fn resolve(&self) -> Scoring {
-        let reduction = if self.sum { Reduction::Sum } else { Reduction::Mean };
-        let logits = match self.logits {
+    /// The scorer that the arguments name; what they leave open is the model's own.
+    pub(crate) fn resolve(&self, own: Scoring) -> Scoring {
+        let mut scorer = match self.scorer {
+            None => own.scorer,
+            Some(name) if name.names(&own.scorer) => own.scorer,
+            Some(ScorerName::Soft) => Scoring::default().scorer,
+            Some(ScorerName::SoftPooled) => Scorer::SoftPooled { temperature: 1.0, logits: Logits::Raw },
+            Some(ScorerName::Maxsim) => Scorer::MaxSim { reduction: Reduction::Mean },
+            Some(ScorerName::Cosine) => Scorer::Cosine,
+        };
+        let given_logits = self.logits.map(|logits| match logits {
             LogitsArgument::Raw => Logits::Raw,
             LogitsArgument::UnitTarget => Logits::UnitTarget,
             LogitsArgument::Cosine => Logits::Cosine,
-        };
-        let axis = match self.axis {
+        });
+        let given_axis = self.axis.map(|axis| match axis {
             AxisArgument::Target => Axis::Target,
             AxisArgument::Query => Axis::Query,
-        };
-        let scorer = match self.scorer {
-            ScorerName::Soft => {
-                let temperature = self.temperature.unwrap_or(0.1);
-                Scorer::SoftLateInteraction { temperature, logits, axis, reduction }
+        });
+        match &mut scorer {
+            Scorer::SoftLateInteraction { temperature, logits, axis, reduction } => {
+                *temperature = self.temperature.unwrap_or(*temperature);
+                *logits = given_logits.unwrap_or(*logits);
+                *axis = given_axis.unwrap_or(*axis);
+                *reduction = if self.sum { Reduction::Sum } else { *reduction };
             }
-            ScorerName::SoftPooled => {
-                Scorer::SoftPooled { temperature: self.temperature.unwrap_or(1.0), logits }
+            Scorer::SoftPooled { temperature, logits } => {
+                *temperature = self.temperature.unwrap_or(*temperature);
+                *logits = given_logits.unwrap_or(*logits);
             }
-            ScorerName::Maxsim => Scorer::MaxSim { reduction },
-            ScorerName::Cosine => Scorer::Cosine,
-        };
-        Scoring { scorer, special_tokens: !self.no_special_tokens }
+            Scorer::MaxSim { reduction } => *reduction = if self.sum { Reduction::Sum } else { *reduction },
+            Scorer::Cosine => {}
+        }
+        Scoring { scorer, special_tokens: own.special_tokens && !self.no_special_tokens }
+    }
+}
+
+impl ScorerName {
+    /// Whether it is the name of this scorer.
+    fn names(self, scorer: &Scorer) -> bool {
+        matches!(
+            (self, scorer),
+            (Self::Soft, Scorer::SoftLateInteraction { .. })
+                | (Self::SoftPooled, Scorer::SoftPooled { .. })
+                | (Self::Maxsim, Scorer::MaxSim { .. })
+                | (Self::Cosine, Scorer::Cosine)
+        )
     }
 }
 

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use uwe::Encoder;
+use uwe::{Encoder, Scoring};
 use workbench::{
     Catalogue, CatalogueOptions, Direction, EncoderSystem, Entry, ExportFormat, GivenScores, Lexical,
     LexicalSystem, Results, Run, RunOptions, Split, System,
@@ -128,7 +128,7 @@ fn run(arguments: &BenchRunArguments) -> Result<()> {
         sample: arguments.sample,
         ..RunOptions::default()
     };
-    arguments.scoring.resolve().check()?;
+    arguments.scoring.resolve(Scoring::default()).check()?;
     let encoder: Option<Encoder> = match arguments.system {
         BenchSystem::Encoder => Some(arguments.model.open()?),
         _ => None,
@@ -137,7 +137,7 @@ fn run(arguments: &BenchRunArguments) -> Result<()> {
     let system: Box<dyn System + '_> = match (arguments.system, &encoder) {
         (BenchSystem::Encoder, Some(encoder)) => Box::new(EncoderSystem {
             encoder,
-            scoring: arguments.scoring.resolve(),
+            scoring: arguments.scoring.resolve(encoder.scoring()),
             queries: arguments.keep_queries.clone(),
             direction: if arguments.reverse { Direction::Reverse } else { Direction::Forward },
             spaces: arguments

@@ -151,7 +151,7 @@ pub fn tag_sources(
             space = Some(skill_space(encoder, data, recipe.release()?)?);
         }
         let Some(space) = &space else { continue };
-        let ranker = Ranker::new(encoder, space, uwe::Scoring::default())?;
+        let ranker = Ranker::new(encoder, space, encoder.scoring())?;
         let columns = RowColumns { title: title.clone(), description: description.clone() };
         let options = TagOptions { threshold: *threshold, top: *top, ..TagOptions::default() };
         let output = folder(work, &source.name);

@@ -6,12 +6,12 @@
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use uwe::{Compute, Encoder, EncoderOptions, Ranker, Scoring, Space};
+//! use uwe::{Compute, Encoder, EncoderOptions, Ranker, Space};
 //!
 //! # fn main() -> uwe::Result<()> {
 //! let encoder = Encoder::open(Path::new("models/all-MiniLM-L6-v2"), EncoderOptions::default(), Compute::new(0, None)?)?;
 //! let space = Space::open(Path::new("esco.space"))?;
-//! let ranker = Ranker::new(&encoder, &space, Scoring::default())?;
+//! let ranker = Ranker::new(&encoder, &space, encoder.scoring())?;
 //! for ranking in ranker.rank(&["pastry chef"], 5)? {
 //!     for hit in ranking.hits {
 //!         println!("{:.3} {}", hit.score, space.target(hit.target).map_or("", |target| target.text()));

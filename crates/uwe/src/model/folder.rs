@@ -5,6 +5,7 @@
 //! paths). What is not known is refused by its name, never guessed.
 
 use crate::error::{Error, Result};
+use crate::score::Scoring;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -58,6 +59,8 @@ pub struct Folder {
     pub tokenizer: PathBuf,
     /// How token states become one vector.
     pub pooling: Pooling,
+    /// The scorer that the model is trained for, where the folder says so in `config_uwe.json`.
+    pub scoring: Option<Scoring>,
 }
 
 /// `config.json`, as far as running the encoder needs it.
@@ -112,8 +115,31 @@ impl Folder {
                      use_fast=True).save_pretrained(folder)`)",
                 )
             })?;
-        Ok(Self { config, weights: weights(&transformer)?, tokenizer, pooling })
+        Ok(Self { config, weights: weights(&transformer)?, tokenizer, pooling, scoring: scoring(folder)? })
     }
+}
+
+/// What a folder says of serving its model.
+#[derive(Deserialize)]
+struct Serving {
+    scoring: Scoring,
+}
+
+/// The scorer that a model is trained for.
+fn scoring(folder: &Path) -> Result<Option<Scoring>> {
+    let file = folder.join("config_uwe.json");
+    if !file.exists() {
+        return Ok(None);
+    }
+    let serving: Serving = serde_json::from_value(json(&file)?).map_err(|error| {
+        Error::model(
+            &file,
+            format!("names no scorer: {error}"),
+            "delete the file to serve with the default scorer",
+        )
+    })?;
+    serving.scoring.check()?;
+    Ok(Some(serving.scoring))
 }
 
 #[derive(Deserialize)]
@@ -336,6 +362,16 @@ mod tests {
             .map(|(i, (path, kind))| serde_json::json!({"idx": i, "name": "n", "path": path, "type": kind}))
             .collect();
         serde_json::to_string(&list).unwrap()
+    }
+
+    #[test]
+    fn a_folder_may_name_its_scorer() {
+        let of = |text: &str| scoring(folder(&[("config_uwe.json", text)]).path());
+        assert_eq!(scoring(folder(&[("config.json", BERT)]).path()).unwrap(), None);
+        let named = of(r#"{"scoring": {"scorer": "cosine", "special_tokens": true}}"#).unwrap().unwrap();
+        assert_eq!(named.scorer, crate::score::Scorer::Cosine);
+        let error = of(r#"{"scoring": {"scorer": "cosines", "special_tokens": true}}"#).unwrap_err();
+        assert!(error.to_string().contains("config_uwe.json") && error.hint().is_some(), "{error}");
     }
 
     #[test]

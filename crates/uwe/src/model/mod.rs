@@ -12,6 +12,7 @@ pub use verify::Verification;
 use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::kernel::{Precision, inverse_norm, mean_of_rows};
+use crate::score::Scoring;
 use crate::text::{DEFAULT_MAX_TOKENS, Tokenizer, Tokens};
 use network::{Network, Workspace};
 use std::path::{Path, PathBuf};
@@ -62,6 +63,8 @@ pub struct ModelInfo {
     pub stored_as: &'static str,
     /// Fingerprint of the weights and of what the configuration adds to them.
     pub fingerprint: String,
+    /// The scorer that the model is trained for, where its folder says so.
+    pub scoring: Option<Scoring>,
 }
 
 /// A text encoder, ready to serve.
@@ -95,7 +98,7 @@ impl Encoder {
                 ),
             });
         }
-        let Folder { config, weights, tokenizer: tokenizer_file, pooling } = Folder::open(path)?;
+        let Folder { config, weights, tokenizer: tokenizer_file, pooling, scoring } = Folder::open(path)?;
         let positions = config.positions - config.first_position;
         if options.max_tokens > positions {
             return Err(Error::Argument {
@@ -139,6 +142,7 @@ impl Encoder {
             positions,
             stored_as: loaded.stored_as,
             fingerprint: loaded.fingerprint,
+            scoring,
         };
         Ok(Self { tokenizer, network: loaded.network, info, options, compute })
     }
@@ -146,6 +150,11 @@ impl Encoder {
     /// Facts about the model.
     pub fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    /// The scorer to rank with: the one that the model is trained for, else the default.
+    pub fn scoring(&self) -> Scoring {
+        self.info.scoring.unwrap_or_default()
     }
 
     /// The tokenizer.
