@@ -507,21 +507,23 @@ Ctrl-C writes a checkpoint; `resume` goes on from it, and ends with the weights 
 )]
 pub(crate) struct TrainArguments {
     #[command(flatten)]
-    pub(crate) start: Option<TrainStart>,
+    pub(crate) start: TrainStart,
     #[command(subcommand)]
     pub(crate) command: Option<TrainCommand>,
 }
 
+/// What begins a training. A subcommand takes the place of what is required here.
 #[derive(Debug, Args)]
 pub(crate) struct TrainStart {
     /// Recipe (TOML)
-    pub(crate) recipe: PathBuf,
+    #[arg(required = true)]
+    pub(crate) recipe: Option<PathBuf>,
     /// Folder of the graph; it must have passed `uwe graph check`
-    #[arg(long, short, value_name = "DIR")]
-    pub(crate) graph: PathBuf,
+    #[arg(long, short, value_name = "DIR", required = true)]
+    pub(crate) graph: Option<PathBuf>,
     /// Folder to train in
-    #[arg(long, short, value_name = "DIR")]
-    pub(crate) output: PathBuf,
+    #[arg(long, short, value_name = "DIR", required = true)]
+    pub(crate) output: Option<PathBuf>,
     /// Model folder to start from; without one, the default model
     #[arg(long, short, value_name = "DIR", env = "UWE_MODEL")]
     pub(crate) model: Option<PathBuf>,

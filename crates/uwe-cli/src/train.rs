@@ -12,37 +12,39 @@ use uwe_train::{Event, Inputs, Network, NumberType, Parameters, Recipe, Threads,
 
 /// Runs a subcommand, or begins a training.
 pub(crate) fn train(arguments: &TrainArguments) -> Result<()> {
-    match (&arguments.command, &arguments.start) {
-        (Some(TrainCommand::Resume { run, threads }), _) => {
+    match &arguments.command {
+        Some(TrainCommand::Resume { run, threads }) => {
             let training = Training::resume(run, Threads::new(*threads)?)?;
             note(&format!("going on at step {} of {}", training.state().step, training.recipe().steps));
             finish(run, training)
         }
-        (Some(TrainCommand::Report { run, output }), _) => {
+        Some(TrainCommand::Report { run, output }) => {
             let page = uwe_train::report(run)?;
             let output = output.clone().unwrap_or_else(|| run.join("report.html"));
             std::fs::write(&output, page).with_context(|| format!("cannot write {}", output.display()))?;
             note(&format!("wrote {}", output.display()));
             Ok(())
         }
-        (None, Some(start)) => begin(start),
-        (None, None) => bail!("name a recipe, or `resume` or `report`"),
+        None => begin(&arguments.start),
     }
 }
 
 fn begin(start: &TrainStart) -> Result<()> {
-    let recipe = Recipe::read(&start.recipe)?;
+    let (Some(recipe), Some(graph), Some(output)) = (&start.recipe, &start.graph, &start.output) else {
+        bail!("a training needs a recipe, --graph and --output");
+    };
+    let recipe = Recipe::read(recipe)?;
     let inputs = Inputs {
         model: match &start.model {
             Some(model) => model.clone(),
             None => default_model()?,
         },
-        graph: start.graph.clone(),
+        graph: graph.clone(),
         data: start.data.clone().map(|data| (data, start.esco.clone())),
         unchecked: start.allow_unchecked,
     };
-    let training = Training::begin(&start.output, recipe, inputs, Threads::new(start.threads)?)?;
-    finish(&start.output, training)
+    let training = Training::begin(output, recipe, inputs, Threads::new(start.threads)?)?;
+    finish(output, training)
 }
 
 fn finish(run: &Path, mut training: Training) -> Result<()> {
