@@ -22,7 +22,7 @@ const LONGEST: usize = 1000;
 /// every source of its graph. The order is that of the recipe and of the files.
 ///
 /// # Errors
-/// [`Error::Data`] and [`Error::Io`] name the file and what is wrong with it.
+/// [`workbench::Error::Data`] and [`workbench::Error::Io`] name the file and what is wrong with it.
 pub fn build(
     recipe: &Recipe,
     (data, work): (&Path, &Path),

@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         reverse: recipe.reverse,
         pooling: folder.pooling,
         special_tokens: tokenizer.special_tokens(),
+        keep_activations: true,
     };
     let mut optimizer = Optimizer::new(&recipe.optimizer, recipe.steps, &parameters);
     let (mut seconds, mut losses, mut tokens, mut batches) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -53,9 +54,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 temperature: recipe.graphs[&graph.graph].temperature,
             })
             .collect();
-        let step = objective.step(&network, &parameters.values, &batch, &graphs, true);
+        let step = objective.step(&network, &parameters.values, &batch, &graphs);
         let norm = optimizer.norm(&step.gradient);
-        optimizer.apply(number, &mut parameters.values, &step.gradient, norm, network.threads());
+        optimizer.apply(number, &mut parameters.values, (&step.gradient, norm), network.threads());
         seconds.push(started.elapsed().as_secs_f64());
         losses.push(step.loss);
         tokens.push(batch.ids.len());

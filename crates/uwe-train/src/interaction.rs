@@ -381,7 +381,7 @@ pub(crate) fn scores_back(
                 let (others, columns) = targets.rows(panels);
                 block.multiply((queries, texts), (targets, panels));
                 let of_lengths = (&mut lengths[..], &mut target_lengths[columns.clone()]);
-                block.back(pass, (queries, texts), (targets, panels), slopes, of_lengths);
+                block.back(pass, ((queries, texts), (targets, panels)), slopes, of_lengths);
                 let gradient = Matrix::new(&block.gradient, columns.len());
                 product(gradient, Matrix::new(others, width), &mut own, true);
                 let to = &mut to_targets[columns.start * width..columns.end * width];
@@ -598,11 +598,10 @@ impl Block {
                 for (index, text) in texts.clone().enumerate() {
                     let rows = text_rows(pass, queries, texts, text);
                     for panel in &targets.panels[panels.clone()] {
-                        let place = Place { panel, columns: &columns, rows: rows.0.clone() };
+                        let place = Place { panel, columns: &columns, rows: rows.0.clone(), rates: &rows.1 };
                         let mut sums = [0.0; LANES];
                         place.each_softmax(
                             pass,
-                            &rows.1,
                             (targets, dots),
                             weights,
                             #[inline(always)]
@@ -626,8 +625,7 @@ impl Block {
     fn back(
         &mut self,
         pass: &Pass,
-        (queries, texts): SomeQueries<'_>,
-        (targets, panels): SomeTargets<'_>,
+        ((queries, texts), (targets, panels)): (SomeQueries<'_>, SomeTargets<'_>),
         slopes: &[f32],
         (query_lengths, target_lengths): (&mut [f32], &mut [f32]),
     ) {
@@ -646,11 +644,10 @@ impl Block {
                                 * share(pass, rows.1.len(), targets.vectors.length(*other));
                             *slope = if found.abs() < LEAST_SLOPE { 0.0 } else { found };
                         }
-                        let place = Place { panel, columns: &columns, rows: rows.0.clone() };
+                        let place = Place { panel, columns: &columns, rows: rows.0.clone(), rates: &rows.1 };
                         place.each_softmax(
                             pass,
-                            &rows.1,
-                            (targets, &dots),
+                            (targets, dots),
                             weights,
                             #[inline(always)]
                             |parts, weights, at| {
@@ -730,6 +727,8 @@ struct Place<'a> {
     columns: &'a Range<usize>,
     /// The query's rows in the block.
     rows: Range<usize>,
+    /// Their rates.
+    rates: &'a [Row],
 }
 
 impl Place<'_> {
@@ -739,7 +738,6 @@ impl Place<'_> {
     fn each_softmax(
         &self,
         pass: &Pass,
-        rates: &[Row],
         (targets, dots): (&Targets, &[f32]),
         weights: &mut Vec<Lane>,
         mut each: impl FnMut(&Lane, &[Lane], &Steps),
@@ -755,15 +753,15 @@ impl Place<'_> {
                     lane(&targets.bias, self.panel.first + place * LANES),
                 );
                 let at = (dots, self.rows.start * stride + column, stride);
-                let mut parts = soft_columns(pass, rates, at, sides, weights);
-                for i in 0..LANES {
-                    parts[i] = if sides.1[i] < 0.0 { 0.0 } else { parts[i] };
+                let mut parts = soft_columns(pass, self.rates, at, sides, weights);
+                for (part, bias) in parts.iter_mut().zip(sides.1) {
+                    *part = if *bias < 0.0 { 0.0 } else { *part };
                 }
                 each(&parts, weights, &Steps { first: (self.rows.start, column), each: (1, 0) });
             }
             return;
         }
-        for (row, rate) in self.rows.clone().zip(rates) {
+        for (row, rate) in self.rows.clone().zip(self.rates) {
             let start = row * stride + first;
             let own = &dots[start..start + all.len()];
             let sides = (&targets.inverse[all.clone()], &targets.bias[all.clone()]);

@@ -297,7 +297,8 @@ impl Network {
                 let tokens = batch.offsets[block.start] * hidden..batch.offsets[block.end] * hidden;
                 let mut own = self.threads.buffers().take(tokens.len(), BLOCK * hidden);
                 own.copy_from_slice(&gradient[tokens]);
-                let to_words = self.backward_block(parameters, (batch, block.clone()), tape, own, &mut sums);
+                let to_words =
+                    self.backward_block(parameters, (batch, block.clone()), (tape, own), &mut sums);
                 rows.push((batch.offsets[block.start], to_words));
             }
             (sums, rows)
@@ -520,19 +521,18 @@ impl Network {
         &self,
         parameters: &[f32],
         (batch, block): (&Batch, Range<usize>),
-        tape: Tape,
-        mut gradient: Vec<f32>,
+        (tape, mut gradient): (Tape, Vec<f32>),
         sums: &mut [f32],
     ) -> Vec<f32> {
         let first = batch.offsets[block.start];
         let offsets: Vec<usize> = batch.offsets[block.start..=block.end].iter().map(|o| o - first).collect();
-        let mut to = Sums { sums, words: self.words.clone() };
+        let mut to = Sums { parameters, sums, words: self.words.clone() };
         let Tape { normalised, rates, layers } = tape;
         for (layer, tape) in self.layers.iter().zip(layers).rev() {
-            gradient = self.backward_layer(parameters, layer, (tape, &offsets), gradient, &mut to);
+            gradient = self.backward_layer(layer, (tape, &offsets), gradient, &mut to);
         }
         let norm = &self.embedding_norm;
-        back_through_norm(parameters, norm, &mut gradient, (&normalised, &rates), &mut to);
+        back_through_norm(norm, &mut gradient, (&normalised, &rates), &mut to);
         self.threads.buffers().give(normalised);
         let hidden = self.hidden();
         for text in offsets.windows(2) {
@@ -548,14 +548,14 @@ impl Network {
 
     fn backward_layer(
         &self,
-        parameters: &[f32],
         layer: &LayerAt,
         (mut tape, offsets): (LayerTape, &[usize]),
         mut gradient: Vec<f32>,
         to: &mut Sums<'_>,
     ) -> Vec<f32> {
+        let parameters = to.parameters;
         let output = (&tape.output_normalised[..], &tape.output_rates[..]);
-        back_through_norm(parameters, &layer.output_norm, &mut gradient, output, to);
+        back_through_norm(&layer.output_norm, &mut gradient, output, to);
         let mut to_wide = back_through_weights(self.threads.buffers(), parameters, &layer.narrow, &gradient);
         gelu_backward(&mut tape.wide, &mut to_wide);
         collect(&layer.narrow, &gradient, &tape.wide, to);
@@ -578,7 +578,7 @@ impl Network {
             true,
         );
         let attention = (&tape.attention_normalised[..], &tape.attention_rates[..]);
-        back_through_norm(parameters, norm, &mut gradient, attention, to);
+        back_through_norm(norm, &mut gradient, attention, to);
         let to_context = back_through_weights(self.threads.buffers(), parameters, &layer.mix, &gradient);
         collect(&layer.mix, &gradient, &tape.context, to);
         let to_bias = self.distances.clone().map(|at| to.at(at));
@@ -628,8 +628,9 @@ fn norm_at(next: &mut impl FnMut(&[usize]) -> Result<Range<usize>>, hidden: usiz
     Ok(NormAt { scale: next(&[hidden])?, shift: next(&[hidden])? })
 }
 
-/// Gradients of all parameters but the word table.
+/// The parameters, and the gradient of all of them but the word table.
 struct Sums<'a> {
+    parameters: &'a [f32],
     sums: &'a mut [f32],
     words: Range<usize>,
 }
@@ -673,14 +674,8 @@ fn collect(at: &LinearAt, gradient: &[f32], input: &[f32], to: &mut Sums<'_>) {
     sum_rows(gradient, to.at(at.bias.clone()));
 }
 
-fn back_through_norm(
-    parameters: &[f32],
-    at: &NormAt,
-    gradient: &mut [f32],
-    tape: (&[f32], &[f32]),
-    to: &mut Sums<'_>,
-) {
-    let scale = &parameters[at.scale.clone()];
+fn back_through_norm(at: &NormAt, gradient: &mut [f32], tape: (&[f32], &[f32]), to: &mut Sums<'_>) {
+    let scale = &to.parameters[at.scale.clone()];
     let (mut to_scale, mut to_shift) = (zeros(scale.len()), zeros(scale.len()));
     norm_backward(gradient, tape, scale, (&mut to_scale, &mut to_shift));
     add(to.at(at.scale.clone()), &to_scale);

@@ -34,6 +34,8 @@ pub struct Objective {
     pub pooling: Pooling,
     /// Special tokens before and after a text's own.
     pub special_tokens: (usize, usize),
+    /// Whether activations are kept for the way back; else they are made again (gradient caching).
+    pub keep_activations: bool,
 }
 
 /// A step's loss with its gradient.
@@ -48,16 +50,9 @@ pub struct Step {
 }
 
 impl Objective {
-    /// Loss and gradient of a batch. With `keep`, activations are kept for the way back.
-    pub fn step(
-        &self,
-        network: &Network,
-        parameters: &[f32],
-        batch: &Batch,
-        graphs: &[GraphTask],
-        keep: bool,
-    ) -> Step {
-        let forward = network.forward(parameters, batch, keep);
+    /// Loss and gradient of a batch.
+    pub fn step(&self, network: &Network, parameters: &[f32], batch: &Batch, graphs: &[GraphTask]) -> Step {
+        let forward = network.forward(parameters, batch, self.keep_activations);
         let mut to_states = vec![0.0; forward.states.len()];
         let losses: Vec<f64> = graphs
             .iter()

@@ -65,13 +65,12 @@ impl Optimizer {
         parts.sum::<f64>().sqrt()
     }
 
-    /// Moves the parameters by the gradient, whose length is `norm`.
+    /// Moves the parameters by the gradient, which comes with its length.
     pub fn apply(
         &mut self,
         step: u64,
         parameters: &mut [f32],
-        gradient: &[f32],
-        norm: f64,
+        (gradient, norm): (&[f32], f64),
         threads: &Threads,
     ) {
         let options = &self.options;
@@ -128,7 +127,7 @@ mod tests {
         let gradient = [3.0, -3.0, 3.0, -3.0, 3.0, -3.0];
         let norm = optimizer.norm(&gradient);
         assert!((norm - 54.0f64.sqrt()).abs() < 1e-9);
-        optimizer.apply(0, &mut parameters.values, &gradient, norm, &Threads::new(1).unwrap());
+        optimizer.apply(0, &mut parameters.values, (&gradient, norm), &Threads::new(1).unwrap());
         // Adam's first step has the length of the learning rate, whatever the gradient's.
         let expected = [0.85, -0.85, 0.85, -0.85, 0.9, -0.9];
         for (found, expected) in parameters.values.iter().zip(expected) {
@@ -142,7 +141,7 @@ mod tests {
             OptimizerOptions { frozen_layers: 1, frozen_embeddings: true, ..OptimizerOptions::default() };
         let mut parameters = parameters();
         let mut optimizer = Optimizer::new(&options, 10, &parameters);
-        optimizer.apply(0, &mut parameters.values, &[1.0; 6], 1.0, &Threads::new(1).unwrap());
+        optimizer.apply(0, &mut parameters.values, (&[1.0; 6], 1.0), &Threads::new(1).unwrap());
         assert_eq!(parameters.values[..4], [1.0, -1.0, 1.0, -1.0]);
         assert!(parameters.values[4] < 1.0);
     }

@@ -207,6 +207,7 @@ impl Training {
             reverse: recipe.reverse,
             pooling: model.pooling,
             special_tokens: tokenizer.special_tokens(),
+            keep_activations: recipe.keep_activations,
         };
         let mut hasher = blake3::Hasher::new();
         parameters.values.iter().for_each(|value| {
@@ -311,7 +312,7 @@ impl Training {
         let batch = Batch::new(ids.iter().map(Vec::as_slice));
         let graphs = self.tasks(&drawn);
         let values = &self.parameters.values;
-        let step = self.objective.step(&self.network, values, &batch, &graphs, self.recipe.keep_activations);
+        let step = self.objective.step(&self.network, values, &batch, &graphs);
         let norm = self.optimizer.norm(&step.gradient);
         for (what, value) in [("loss", step.loss), ("gradient", norm)] {
             if !value.is_finite() {
@@ -320,7 +321,7 @@ impl Training {
             }
         }
         let values = &mut self.parameters.values;
-        self.optimizer.apply(number, values, &step.gradient, norm, self.network.threads());
+        self.optimizer.apply(number, values, (&step.gradient, norm), self.network.threads());
         self.state.step += 1;
         let names = drawn.graphs.iter().map(|graph| graph.graph.to_string());
         Ok(StepLog {

@@ -82,6 +82,7 @@ impl Case {
             reverse: self.reverse,
             pooling: Pooling::Mean,
             special_tokens: (1, 1),
+            keep_activations: true,
         }
     }
 }
@@ -97,7 +98,7 @@ fn loss_and_every_gradient_equal_pytorch_for_all_scorers_and_variants() {
     for (index, case) in golden.cases.iter().enumerate() {
         let (network, parameters) = open(&case.model, 1);
         let graphs = golden.graphs(case.factor);
-        let step = case.objective().step(&network, &parameters.values, &golden.batch(), &graphs, true);
+        let step = case.objective().step(&network, &parameters.values, &golden.batch(), &graphs);
         let what = format!("case {index}, {} {} {:?}", case.model, case.scoring, case.variant);
         assert!(close(step.loss, case.loss, 0.0), "{what}: loss {} {}", step.loss, case.loss);
         for (found, expected) in step.graphs.iter().zip(&case.graphs) {
@@ -134,8 +135,7 @@ fn whole_gradients_equal_pytorch() {
     for name in ["tiny-bert", "tiny-mpnet"] {
         let case = golden.cases.iter().find(|case| case.model == name).unwrap();
         let (network, parameters) = open(name, 1);
-        let step =
-            case.objective().step(&network, &parameters.values, &golden.batch(), &golden.graphs(1.0), true);
+        let step = case.objective().step(&network, &parameters.values, &golden.batch(), &golden.graphs(1.0));
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.safetensors"));
         let expected = Parameters::read(&file, &[]).unwrap();
         assert!(expected.places.len() > 30);
@@ -190,7 +190,8 @@ fn order_threads_and_kept_activations_change_nothing() {
         let graph = task((0..80).collect(), (80..160).collect(), columns.clone());
         let run = |threads: usize, keep: bool| {
             let (network, parameters) = open(name, threads);
-            case.objective().step(&network, &parameters.values, &batch, &[graph.clone()], keep)
+            let objective = Objective { keep_activations: keep, ..case.objective() };
+            objective.step(&network, &parameters.values, &batch, std::slice::from_ref(&graph))
         };
         let whole = run(1, true);
         for (threads, keep) in [(1, false), (2, true), (3, false), (8, true)] {
@@ -205,7 +206,7 @@ fn order_threads_and_kept_activations_change_nothing() {
         let back = columns.iter().rev().map(|columns| columns.iter().rev().map(|c| 79 - c).collect());
         let graph = task((80..160).collect(), (0..80).collect(), back.collect());
         let (network, parameters) = open(name, 2);
-        let other = case.objective().step(&network, &parameters.values, &reversed, &[graph], true);
+        let other = case.objective().step(&network, &parameters.values, &reversed, &[graph]);
         assert!((other.loss - whole.loss).abs() <= 1e-5 * whole.loss, "{} {}", other.loss, whole.loss);
         assert!(difference(&whole, &other) <= 1e-5, "{}", difference(&whole, &other));
     }
@@ -217,8 +218,8 @@ fn gradients_are_the_slopes_of_the_loss() {
     for case in golden.cases.iter().filter(|case| case.variant == Variant::ManyToMany) {
         let (network, parameters) = open(&case.model, 2);
         let (batch, graphs) = (golden.batch(), golden.graphs(case.factor));
-        let loss = |values: &[f32]| case.objective().step(&network, values, &batch, &graphs, true).loss;
-        let step = case.objective().step(&network, &parameters.values, &batch, &graphs, true);
+        let loss = |values: &[f32]| case.objective().step(&network, values, &batch, &graphs).loss;
+        let step = case.objective().step(&network, &parameters.values, &batch, &graphs);
         let length = step.gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
         // Along the gradient the loss rises by its length; MaxSim has corners, so that steps are small.
         let moved = |by: f64| -> Vec<f32> {
