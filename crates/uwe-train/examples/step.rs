@@ -43,17 +43,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             .map(|text| Ok(tokenizer.tokenize(text)?.ids))
             .collect::<Result<_, uwe::Error>>()?;
         let batch = Batch::new(ids.iter().map(Vec::as_slice));
-        let graphs: Vec<GraphTask> = drawn
-            .graphs
-            .iter()
-            .map(|graph| GraphTask {
-                skills: graph.skills.clone(),
-                items: graph.texts.clone(),
-                links: graph.links.clone(),
-                weight: recipe.graphs[&graph.graph].weight,
-                temperature: recipe.graphs[&graph.graph].temperature,
-            })
-            .collect();
+        let graphs: Vec<GraphTask> =
+            drawn.graphs.iter().map(|graph| graph.task(&recipe.graphs[&graph.graph])).collect();
         let step = objective.step(&network, &parameters.values, &batch, &graphs);
         let norm = optimizer.norm(&step.gradient);
         optimizer.apply(number, &mut parameters.values, (&step.gradient, norm), network.threads());

@@ -20,39 +20,74 @@ pub struct State {
     pub since_best: usize,
 }
 
-/// Parts of a checkpoint file, by the prefix of their tensors.
-const PARTS: [&str; 3] = ["weights/", "first/", "second/"];
+/// Parts of a checkpoint file, by the prefix of their tensors; the last is there where weights are averaged.
+const PARTS: [&str; 4] = ["weights/", "first/", "second/", "average/"];
 const STATE: &str = "state";
+/// What each skill brings, a row a skill; rows are filled up with [`NONE`].
+const NEIGHBOURS: &str = "neighbours";
+const NONE: u32 = u32::MAX;
 
-/// Writes a checkpoint, whole or not at all.
-pub(crate) fn save(path: &Path, parameters: &Parameters, optimizer: &Optimizer, state: &State) -> Result<()> {
-    let lists = [&parameters.values, &optimizer.first, &optimizer.second];
-    let wrong = |problem: String| Error::Weights { path: path.into(), problem };
-    let mut views = Vec::new();
-    let bytes: Vec<Vec<u8>> =
-        lists.iter().map(|values| values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
-    for (part, bytes) in PARTS.iter().zip(&bytes) {
-        for place in &parameters.places {
-            let slice = &bytes[place.range.start * 4..place.range.end * 4];
-            let view = TensorView::new(Dtype::F32, place.shape.clone(), slice);
-            views.push((format!("{part}{}", place.name), view.map_err(|error| wrong(error.to_string()))?));
-        }
-    }
-    let state = serde_json::to_string(state).map_err(|error| wrong(error.to_string()))?;
-    let note = HashMap::from([(STATE.to_string(), state)]);
-    let file = safetensors::serialize(views, Some(note)).map_err(|error| wrong(error.to_string()))?;
-    Ok(workbench::write_whole(path, &file)?)
+/// What a checkpoint holds.
+pub(crate) struct Kept<'a> {
+    pub(crate) parameters: &'a Parameters,
+    pub(crate) optimizer: &'a Optimizer,
+    /// Running mean of the weights; empty without.
+    pub(crate) average: &'a [f32],
+    /// What each skill brings; empty without.
+    pub(crate) neighbours: &'a [Vec<u32>],
+    pub(crate) state: &'a State,
 }
 
-/// Reads a checkpoint into parameters and optimiser.
-pub(crate) fn load(path: &Path, parameters: &mut Parameters, optimizer: &mut Optimizer) -> Result<State> {
+impl Kept<'_> {
+    /// Writes the checkpoint, whole or not at all.
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
+        let lists = [&self.parameters.values, &self.optimizer.first, &self.optimizer.second, self.average];
+        let wrong = |problem: String| Error::Weights { path: path.into(), problem };
+        let mut views = Vec::new();
+        let bytes: Vec<Vec<u8>> = lists
+            .iter()
+            .filter(|values| !values.is_empty())
+            .map(|values| values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            .collect();
+        for (part, bytes) in PARTS.iter().zip(&bytes) {
+            for place in &self.parameters.places {
+                let slice = &bytes[place.range.start * 4..place.range.end * 4];
+                let view = TensorView::new(Dtype::F32, place.shape.clone(), slice);
+                views
+                    .push((format!("{part}{}", place.name), view.map_err(|error| wrong(error.to_string()))?));
+            }
+        }
+        let width = self.neighbours.iter().map(Vec::len).max().unwrap_or(0);
+        let rows = self.neighbours.iter().flat_map(|row| {
+            let filling = std::iter::repeat_n(NONE, width - row.len());
+            row.iter().copied().chain(filling)
+        });
+        let rows: Vec<u8> = rows.flat_map(u32::to_le_bytes).collect();
+        if width > 0 {
+            let view = TensorView::new(Dtype::U32, vec![self.neighbours.len(), width], &rows);
+            views.push((NEIGHBOURS.into(), view.map_err(|error| wrong(error.to_string()))?));
+        }
+        let state = serde_json::to_string(self.state).map_err(|error| wrong(error.to_string()))?;
+        let note = HashMap::from([(STATE.to_string(), state)]);
+        let file = safetensors::serialize(views, Some(note)).map_err(|error| wrong(error.to_string()))?;
+        Ok(workbench::write_whole(path, &file)?)
+    }
+}
+
+/// Reads a checkpoint into parameters, optimiser and running mean; returns where its training stands and what each skill brings.
+pub(crate) fn load(
+    path: &Path,
+    parameters: &mut Parameters,
+    optimizer: &mut Optimizer,
+    average: &mut Vec<f32>,
+) -> Result<(State, Vec<Vec<u32>>)> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let wrong = |problem: String| Error::Weights { path: path.into(), problem };
     let unsound = |error: safetensors::SafeTensorError| wrong(format!("is no sound checkpoint: {error}"));
     let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).map_err(unsound)?;
     let tensors = safetensors::SafeTensors::deserialize(&bytes).map_err(unsound)?;
-    let lists = [&mut parameters.values, &mut optimizer.first, &mut optimizer.second];
-    for (part, values) in PARTS.iter().zip(lists) {
+    let lists = [&mut parameters.values, &mut optimizer.first, &mut optimizer.second, average];
+    for (part, values) in PARTS.iter().zip(lists).filter(|(_, values)| !values.is_empty()) {
         for place in &parameters.places {
             let view = tensors.tensor(&format!("{part}{}", place.name)).map_err(unsound)?;
             if view.dtype() != Dtype::F32 || view.shape() != place.shape {
@@ -62,9 +97,18 @@ pub(crate) fn load(path: &Path, parameters: &mut Parameters, optimizer: &mut Opt
             values[place.range.clone()].iter_mut().zip(numbers).for_each(|(value, number)| *value = number);
         }
     }
+    let mut neighbours = Vec::new();
+    if let Ok(view) = tensors.tensor(NEIGHBOURS) {
+        let width = view.shape().get(1).copied().unwrap_or(1).max(1);
+        let numbers = view.data().chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let numbers: Vec<u32> = numbers.collect();
+        let row = |row: &[u32]| row.iter().copied().filter(|place| *place != NONE).collect();
+        neighbours = numbers.chunks(width).map(row).collect();
+    }
     let state = metadata.metadata().as_ref().and_then(|note| note.get(STATE));
     let state = state.and_then(|state| serde_json::from_str(state).ok());
-    state.ok_or_else(|| wrong("does not say where its training stands".into()))
+    let state = state.ok_or_else(|| wrong("does not say where its training stands".into()))?;
+    Ok((state, neighbours))
 }
 
 /// Largest file that is taken over into an exported folder: a tokenizer is far smaller, weights in another form are larger.

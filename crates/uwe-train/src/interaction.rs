@@ -227,6 +227,14 @@ impl Queries {
         self.vectors.texts.len()
     }
 
+    /// The vectors, each of length 1.
+    pub(crate) fn unit_vectors(self) -> Vec<f32> {
+        let mut values = self.vectors.values;
+        let rows = values.chunks_exact_mut(self.vectors.width).zip(&self.inverse);
+        rows.for_each(|(row, inverse)| row.iter_mut().for_each(|value| *value *= inverse));
+        values
+    }
+
     /// Adds the gradient of the vectors to that of the token states.
     pub(crate) fn scatter(&self, batch: &Batch, gradient: &[f32], to_states: &mut [f32]) {
         self.vectors.scatter(batch, gradient, to_states);

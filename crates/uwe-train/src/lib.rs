@@ -11,8 +11,10 @@ mod buffers;
 mod checkpoint;
 mod error;
 mod interaction;
+mod learner;
 mod loss;
 mod matrix;
+mod negatives;
 mod network;
 mod objective;
 mod optimizer;
@@ -26,12 +28,15 @@ mod validation;
 
 pub use checkpoint::{State, export};
 pub use error::{Error, Result};
-pub use loss::{Links, Variant, info_nce, transpose};
+pub use loss::{Links, Margin, Variant, info_nce, margin_mse, threshold_margin, transpose};
 pub use network::{Batch, Forward, Network};
-pub use objective::{GraphTask, Objective, Step};
+pub use objective::{GraphTask, Lesson, Objective, Step};
 pub use optimizer::Optimizer;
 pub use parameters::{NumberType, Parameters, Place};
-pub use recipe::{Draw, GraphOptions, OptimizerOptions, Recipe, Reverse, Schedule, ValidationOptions};
+pub use recipe::{
+    Distillation, Draw, GraphOptions, Negatives, OptimizerOptions, Recipe, Reverse, Schedule,
+    ValidationOptions,
+};
 pub use report::report;
 pub use sampler::{Drawn, GraphDraw, Sampler};
 pub use threads::Threads;

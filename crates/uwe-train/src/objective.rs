@@ -1,13 +1,13 @@
 //! The loss of a step and its gradient: encoder, scores, InfoNCE, and all the way back.
 
 use crate::interaction::{Counted, Pass, Queries, Targets, scores, scores_back};
-use crate::loss::{Links, Variant, info_nce, transpose};
+use crate::loss::{Links, Margin, Variant, info_nce, margin_mse, threshold_margin, transpose};
 use crate::network::{Batch, Network};
 use crate::recipe::Reverse;
 use uwe::{Pooling, Scoring};
 
 /// One graph's part of a step, in places of the batch's texts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct GraphTask {
     /// Texts of the skills.
     pub skills: Vec<usize>,
@@ -19,6 +19,19 @@ pub struct GraphTask {
     pub weight: f32,
     /// Divides the scores.
     pub temperature: f32,
+    /// Thresholds for all queries.
+    pub margin: Option<Margin>,
+    /// What a teacher says of the pairs.
+    pub teacher: Option<Lesson>,
+}
+
+/// A teacher's scores of a graph's part.
+#[derive(Clone, Debug, Default)]
+pub struct Lesson {
+    /// How much the distance to them counts beside InfoNCE.
+    pub weight: f32,
+    /// The tables of [`Objective::tables`].
+    pub tables: Vec<Vec<f32>>,
 }
 
 /// How a loss is made.
@@ -63,6 +76,63 @@ impl Objective {
         Step { loss, graphs: losses, gradient }
     }
 
+    /// Pooled vectors of a batch's texts, of length 1.
+    pub(crate) fn pooled(&self, network: &Network, parameters: &[f32], batch: &Batch) -> Vec<f32> {
+        let states = network.forward(parameters, batch, false).states;
+        let texts: Vec<usize> = (0..batch.texts()).collect();
+        let counted = Counted::Pooled(self.pooling);
+        Queries::new(batch, &states, network.hidden(), &texts, counted).unit_vectors()
+    }
+
+    /// A graph's score tables, in the order in which the loss uses them: skills as queries; and where the reverse direction has a
+    /// score of its own, items as queries. Row-major.
+    pub fn tables(
+        &self,
+        network: &Network,
+        (batch, states): (&Batch, &[f32]),
+        graph: &GraphTask,
+    ) -> Vec<Vec<f32>> {
+        let pass = Pass::new(&self.scoring.scorer);
+        let sides = |side: &Side<'_>| self.sides(&pass, (batch, states, network.hidden()), side);
+        let table = |side: Side<'_>| {
+            let (query, target) = sides(&side);
+            scores(&pass, &query, &target, network.threads())
+        };
+        self.directions(graph, &Links::default()).into_iter().map(table).collect()
+    }
+
+    /// What is scored with what: one pass with the skills as queries; where the reverse direction has its own score, one with the
+    /// items.
+    fn directions<'a>(&self, graph: &'a GraphTask, links: &'a Links) -> Vec<Side<'a>> {
+        let forward =
+            Side { queries: &graph.skills, targets: &graph.items, of_rows: &links.columns, of_columns: None };
+        match (self.variant, self.reverse) {
+            (Variant::Plain, _) => vec![forward],
+            (_, Reverse::Same) => vec![Side { of_columns: Some(&links.rows), ..forward }],
+            (_, Reverse::Own) => {
+                let back = Side {
+                    queries: &graph.items,
+                    targets: &graph.skills,
+                    of_rows: &links.rows,
+                    of_columns: None,
+                };
+                vec![forward, back]
+            }
+        }
+    }
+
+    fn sides(
+        &self,
+        pass: &Pass,
+        (batch, states, width): (&Batch, &[f32], usize),
+        side: &Side<'_>,
+    ) -> (Queries, Targets) {
+        let counted = |pools: bool| Counted::of(&self.scoring, pools, self.pooling, self.special_tokens);
+        let query = Queries::new(batch, states, width, side.queries, counted(pass.pools_query));
+        let target = Targets::new(batch, states, width, side.targets, counted(pass.pools_target));
+        (query, target)
+    }
+
     /// A graph's loss; adds the weighted gradient of the token states.
     fn graph(
         &self,
@@ -73,37 +143,53 @@ impl Objective {
     ) -> f64 {
         let pass = Pass::new(&self.scoring.scorer);
         let links = graph.links.clone().counted(self.variant);
-        let counted = |pools: bool| Counted::of(&self.scoring, pools, self.pooling, self.special_tokens);
-        let width = network.hidden();
         let mut loss = 0.0;
-        // One pass with the skills as queries; where the reverse direction has its own score, one with the items.
-        let passes = match (self.variant, self.reverse) {
-            (Variant::Plain, _) => vec![(&graph.skills, &graph.items, Some(&links.columns), None)],
-            (_, Reverse::Same) => {
-                vec![(&graph.skills, &graph.items, Some(&links.columns), Some(&links.rows))]
-            }
-            (_, Reverse::Own) => vec![
-                (&graph.skills, &graph.items, Some(&links.columns), None),
-                (&graph.items, &graph.skills, Some(&links.rows), None),
-            ],
-        };
-        for (queries, targets, of_rows, of_columns) in passes {
-            let query = Queries::new(batch, states, width, queries, counted(pass.pools_query));
-            let target = Targets::new(batch, states, width, targets, counted(pass.pools_target));
+        for (place, side) in self.directions(graph, &links).into_iter().enumerate() {
+            let (query, target) = self.sides(&pass, (batch, states, network.hidden()), &side);
             let found = scores(&pass, &query, &target, network.threads());
+            let teacher = graph.teacher.as_ref().and_then(|lesson| lesson.tables.get(place));
             let mut slopes = vec![0.0; found.len()];
-            if let Some(links) = of_rows {
-                loss += info_nce(&found, links, graph.temperature, graph.weight, &mut slopes);
-            }
-            if let Some(links) = of_columns {
+            loss += graph.direction(&found, teacher.map(Vec::as_slice), side.of_rows, &mut slopes);
+            if let Some(links) = side.of_columns {
                 let columns = transpose(&found, target.len());
+                let teacher = teacher.map(|teacher| transpose(teacher, target.len()));
                 let mut column_slopes = vec![0.0; found.len()];
-                loss += info_nce(&columns, links, graph.temperature, graph.weight, &mut column_slopes);
+                loss += graph.direction(&columns, teacher.as_deref(), links, &mut column_slopes);
                 crate::matrix::add(&mut slopes, &transpose(&column_slopes, query.len()));
             }
             let (to_query, to_target) = scores_back(&pass, &query, &target, &slopes, network.threads());
             query.scatter(batch, &to_query, to_states);
             target.scatter(batch, &to_target, to_states);
+        }
+        loss
+    }
+}
+
+/// One table of scores, and the links of its rows and, where they count too, of its columns.
+struct Side<'a> {
+    queries: &'a [usize],
+    targets: &'a [usize],
+    of_rows: &'a [Vec<u32>],
+    of_columns: Option<&'a [Vec<u32>]>,
+}
+
+impl GraphTask {
+    /// The loss of one direction; adds the weighted gradient of the scores.
+    fn direction(
+        &self,
+        scores: &[f32],
+        teacher: Option<&[f32]>,
+        links: &[Vec<u32>],
+        slopes: &mut [f32],
+    ) -> f64 {
+        let mut loss = info_nce(scores, links, self.temperature, self.weight, slopes);
+        if let Some(margin) = &self.margin {
+            let factor = self.weight * margin.weight;
+            loss += f64::from(margin.weight) * threshold_margin(scores, links, margin, factor, slopes);
+        }
+        if let (Some(lesson), Some(teacher)) = (&self.teacher, teacher) {
+            let factor = self.weight * lesson.weight;
+            loss += f64::from(lesson.weight) * margin_mse(scores, teacher, links, factor, slopes);
         }
         loss
     }

@@ -1,10 +1,10 @@
 //! Recipes: one TOML file holds everything that a training depends on, beside the model and the graph.
 
 use crate::error::{Error, Result};
-use crate::loss::Variant;
+use crate::loss::{Margin, Variant};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use uwe::Scoring;
 use uwe_graph::Graph;
 
@@ -34,10 +34,19 @@ pub struct Recipe {
     pub reverse: Reverse,
     /// How two texts become one score.
     pub scoring: Scoring,
-    /// The graphs; one that is not named is not trained on.
-    pub graphs: BTreeMap<Graph, GraphOptions>,
+    /// The graphs that are trained on, by name: those of the graph file, or parts of them.
+    pub graphs: BTreeMap<String, GraphOptions>,
     /// Share of a source's skills that an epoch takes, where it is not 1; 0 leaves the source out.
     pub sources: BTreeMap<String, f64>,
+    /// Thresholds that all queries share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin: Option<Margin>,
+    /// A teacher.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<Distillation>,
+    /// Batches of skills that are hard to tell apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negatives: Option<Negatives>,
     /// The optimiser.
     pub optimizer: OptimizerOptions,
     /// Validation and checkpoints.
@@ -66,14 +75,49 @@ pub enum Reverse {
     Own,
 }
 
-/// How much a graph counts.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// What a graph consists of, and how much it counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GraphOptions {
     /// Weight of its loss.
     pub weight: f32,
     /// Divides the scores.
     pub temperature: f32,
+    /// Pairs of a step, where they are not as many as the recipe's batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<usize>,
+    /// The graph that it is a part of; without, the one of its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<Graph>,
+    /// Its sources; without, those that no other part of the same graph names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+}
+
+/// A teacher, whose differences between linked and other pairs are learned beside the links.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Distillation {
+    /// Its folder.
+    pub model: PathBuf,
+    /// How much it counts beside InfoNCE.
+    pub weight: f32,
+    /// How it scores.
+    pub scoring: Scoring,
+}
+
+/// Hard negatives: a drawn skill brings the skills that the model takes for nearest to it. What the graph links is a positive all
+/// the same, and what is nearer than `most_similar` is taken for another name of the same skill.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Negatives {
+    /// Skills that a drawn skill brings.
+    pub neighbours: usize,
+    /// Highest cosine of pooled vectors.
+    pub most_similar: f32,
+    /// Steps until they are looked for again, with the weights of then; 0: never.
+    #[serde(default)]
+    pub refresh: u64,
 }
 
 /// AdamW with a linear warm-up.
@@ -100,6 +144,8 @@ pub struct OptimizerOptions {
     pub frozen_layers: usize,
     /// Whether the embeddings stay as they are.
     pub frozen_embeddings: bool,
+    /// Decay of a running mean of the weights, which is validated and exported in their place; 0: none.
+    pub averaging: f64,
 }
 
 /// What follows the warm-up.
@@ -131,7 +177,8 @@ pub struct ValidationOptions {
 
 impl Default for Recipe {
     fn default() -> Self {
-        let graph = |weight, temperature| GraphOptions { weight, temperature };
+        let graph =
+            |graph: Graph, weight, temperature| (graph.to_string(), GraphOptions::new(weight, temperature));
         Self {
             name: "uwe".into(),
             seed: 1,
@@ -145,14 +192,27 @@ impl Default for Recipe {
             reverse: Reverse::Same,
             scoring: Scoring::default(),
             graphs: BTreeMap::from([
-                (Graph::Job, graph(1.0, 0.05)),
-                (Graph::Sentence, graph(0.5, 0.02)),
-                (Graph::Alternative, graph(0.5, 0.02)),
+                graph(Graph::Job, 1.0, 0.05),
+                graph(Graph::Sentence, 0.5, 0.02),
+                graph(Graph::Alternative, 0.5, 0.02),
             ]),
             sources: BTreeMap::new(),
+            margin: None,
+            distillation: None,
+            negatives: None,
             optimizer: OptimizerOptions::default(),
             validation: ValidationOptions::default(),
         }
+    }
+}
+
+/// The graphs of a graph file.
+const GRAPHS: [Graph; 3] = [Graph::Job, Graph::Sentence, Graph::Alternative];
+
+impl GraphOptions {
+    /// A whole graph.
+    pub fn new(weight: f32, temperature: f32) -> Self {
+        Self { weight, temperature, batch: None, of: None, sources: Vec::new() }
     }
 }
 
@@ -169,6 +229,7 @@ impl Default for OptimizerOptions {
             clip: 1.0,
             frozen_layers: 0,
             frozen_embeddings: false,
+            averaging: 0.0,
         }
     }
 }
@@ -200,6 +261,21 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// The graph of the file that a graph of the recipe belongs to.
+    pub(crate) fn graph_of(&self, name: &str) -> Option<Graph> {
+        let named = || GRAPHS.into_iter().find(|graph| graph.to_string() == name);
+        self.graphs.get(name)?.of.or_else(named)
+    }
+
+    /// The graph of the recipe that an edge belongs to, where it is trained on.
+    pub(crate) fn part_of(&self, graph: Graph, source: &str) -> Option<&str> {
+        let parts = || self.graphs.iter().filter(|(name, _)| self.graph_of(name) == Some(graph));
+        let names = |options: &GraphOptions| options.sources.iter().any(|own| own == source);
+        let by_name = parts().find(|(_, options)| names(options));
+        let found = by_name.or_else(|| parts().find(|(_, options)| options.sources.is_empty()));
+        found.map(|(name, _)| name.as_str())
+    }
+
     fn check(&self) -> std::result::Result<(), (&'static str, String)> {
         let is = |sound: bool, field: &'static str, what: &str| {
             if sound { Ok(()) } else { Err((field, what.to_string())) }
@@ -208,7 +284,14 @@ impl Recipe {
         is(self.steps >= 1, "steps", "must be at least 1")?;
         is((0.0..=1.0).contains(&self.join_sentences), "join_sentences", "is no probability")?;
         is(!self.graphs.is_empty(), "graphs", "names no graph")?;
-        for options in self.graphs.values() {
+        for (name, options) in &self.graphs {
+            let known = options.of.is_some() || GRAPHS.iter().any(|graph| graph.to_string() == *name);
+            is(
+                known,
+                "graphs",
+                &format!("has `{name}`, which is no graph; say which one it is a part `of`"),
+            )?;
+            is(options.batch.is_none_or(|batch| batch >= 2), "graphs", "has a batch below 2")?;
             is(options.temperature > 0.0, "graphs", "has a temperature that is not positive")?;
             is(options.weight >= 0.0, "graphs", "has a negative weight")?;
         }
@@ -221,6 +304,22 @@ impl Recipe {
         is(optimizer.learning_rate > 0.0, "learning_rate", "must be positive")?;
         is((0.0..=1.0).contains(&optimizer.warm_up), "warm_up", "is no share")?;
         is(optimizer.clip > 0.0, "clip", "must be positive")?;
+        is((0.0..1.0).contains(&optimizer.averaging), "averaging", "is no decay from 0 to below 1")?;
+        if let Some(margin) = &self.margin {
+            is(
+                margin.positive > margin.negative,
+                "margin",
+                "has a positive threshold below the negative one",
+            )?;
+            is(margin.weight >= 0.0, "margin", "has a negative weight")?;
+        }
+        if let Some(distillation) = &self.distillation {
+            is(distillation.weight >= 0.0, "distillation", "has a negative weight")?;
+            distillation.scoring.check().map_err(|error| ("distillation", error.to_string()))?;
+        }
+        if let Some(negatives) = &self.negatives {
+            is(negatives.neighbours >= 1, "negatives.neighbours", "must be at least 1")?;
+        }
         is(self.validation.every > 0, "validation.every", "must be at least 1")?;
         is(self.validation.checkpoint_every > 0, "validation.checkpoint_every", "must be at least 1")?;
         self.scoring.check().map_err(|error| ("scoring", error.to_string()))
@@ -232,18 +331,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_edge_belongs_to_the_part_that_names_its_source() {
+        let text = "[graphs.alternative]\nweight = 1.0\ntemperature = 0.1\n[graphs.occupation]\nof = \"alternative\"\n\
+                    sources = [\"titles\"]\nweight = 1.0\ntemperature = 0.1\nbatch = 32\n";
+        let recipe = Recipe::parse(text, "r.toml").unwrap();
+        assert_eq!(recipe.part_of(Graph::Alternative, "titles"), Some("occupation"));
+        assert_eq!(recipe.part_of(Graph::Alternative, "labels"), Some("alternative"));
+        assert_eq!(recipe.part_of(Graph::Job, "titles"), None);
+        assert_eq!(recipe.graph_of("occupation"), Some(Graph::Alternative));
+    }
+
+    #[test]
     fn recipes_are_read_and_what_is_wrong_is_named() {
         let recipe = Recipe::parse("steps = 7\n[optimizer]\nlearning_rate = 1e-4\n", "r.toml").unwrap();
         assert_eq!((recipe.steps, recipe.batch, recipe.optimizer.learning_rate), (7, 512, 1e-4));
-        assert_eq!(recipe.graphs[&Graph::Job].temperature, 0.05);
+        assert_eq!(recipe.graphs["job"].temperature, 0.05);
         let written = toml::to_string(&recipe).unwrap();
         assert_eq!(Recipe::parse(&written, "r.toml").unwrap(), recipe);
         for (text, problem) in [
             ("step = 7\n", "unknown field `step`"),
             ("batch = 1\n", "batch must be at least 2"),
             ("[graphs.job]\nweight = 1.0\ntemperature = 0.0\n", "temperature that is not positive"),
-            ("[graphs.jobs]\nweight = 1.0\ntemperature = 0.1\n", "unknown variant `jobs`"),
+            ("[graphs.jobs]\nweight = 1.0\ntemperature = 0.1\n", "`jobs`, which is no graph"),
             ("join_sentences = 2.0\n", "join_sentences is no probability"),
+            (
+                "[margin]\nweight = 1.0\npositive = 0.2\nnegative = 0.4\n",
+                "margin has a positive threshold below",
+            ),
+            ("[optimizer]\naveraging = 1.0\n", "averaging is no decay"),
+            ("[negatives]\nneighbours = 0\nmost_similar = 0.9\n", "negatives.neighbours must be at least 1"),
         ] {
             let error = Recipe::parse(text, "r.toml").unwrap_err().to_string();
             assert!(error.contains(problem), "{error}");

@@ -5,7 +5,8 @@
 
 use crate::error::{Error, Result};
 use crate::loss::Links;
-use crate::recipe::{Draw, Recipe};
+use crate::objective::GraphTask;
+use crate::recipe::{Draw, GraphOptions, Recipe};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -13,8 +14,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use uwe_graph::{Edge, Graph, Part, fold};
 
 /// One graph's links, both ways, by the places of skills and texts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Side {
+    /// Whether its texts are joined now and then.
+    sentences: bool,
+    /// Pairs of a batch.
+    batch: usize,
     /// Texts of each skill, in the graph's order.
     texts: Vec<Vec<u32>>,
     /// Skills of each text.
@@ -34,14 +39,16 @@ pub struct Sampler {
     skills: Vec<(String, String, f64)>,
     texts: Vec<String>,
     folded: Vec<String>,
-    graphs: BTreeMap<Graph, Side>,
+    graphs: BTreeMap<String, Side>,
+    /// Skills that a drawn skill brings; empty without hard negatives.
+    neighbours: Vec<Vec<u32>>,
 }
 
 /// One graph's part of a batch: row `i` was drawn with column `i`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GraphDraw {
-    /// The graph.
-    pub graph: Graph,
+    /// The graph's name in the recipe.
+    pub graph: String,
     /// Places of the skills among the draw's texts.
     pub skills: Vec<usize>,
     /// Places of the linked texts among the draw's texts.
@@ -76,14 +83,24 @@ impl Sampler {
             texts: Vec::new(),
             folded: Vec::new(),
             graphs: BTreeMap::new(),
+            neighbours: Vec::new(),
         };
         let mut skills: HashMap<&str, u32> = HashMap::new();
         let mut texts: HashMap<&str, u32> = HashMap::new();
         let share = |source: &str| recipe.sources.get(source).copied().unwrap_or(1.0);
-        let used = |edge: &&Edge| {
-            edge.part == Part::Train && recipe.graphs.contains_key(&edge.graph) && share(&edge.source) > 0.0
-        };
-        for edge in edges.iter().filter(used) {
+        for (name, options) in &recipe.graphs {
+            let side = Side {
+                sentences: recipe.graph_of(name) == Some(Graph::Sentence),
+                batch: options.batch.unwrap_or(recipe.batch),
+                texts: Vec::new(),
+                skills: HashMap::new(),
+                all: Vec::new(),
+            };
+            sampler.graphs.insert(name.clone(), side);
+        }
+        for edge in edges.iter().filter(|edge| edge.part == Part::Train && share(&edge.source) > 0.0) {
+            let part = recipe.part_of(edge.graph, &edge.source);
+            let Some(side) = part.and_then(|part| sampler.graphs.get_mut(part)) else { continue };
             let skill = *skills.entry(&edge.skill_id).or_insert_with(|| {
                 sampler.skills.push((edge.skill.clone(), edge.skill_id.clone(), 0.0));
                 sampler.skills.len() as u32 - 1
@@ -94,7 +111,6 @@ impl Sampler {
                 sampler.texts.push(edge.text.clone());
                 sampler.texts.len() as u32 - 1
             });
-            let side = sampler.graphs.entry(edge.graph).or_default();
             if side.texts.len() <= skill as usize {
                 side.texts.resize(skill as usize + 1, Vec::new());
             }
@@ -112,11 +128,9 @@ impl Sampler {
                 places.dedup();
             });
         }
-        for graph in recipe.graphs.keys() {
-            if !sampler.graphs.contains_key(graph) {
-                let problem = format!("there is no edge of graph `{graph}` to train on");
-                return Err(Error::Recipe { what: "graphs".into(), problem });
-            }
+        if let Some((graph, _)) = sampler.graphs.iter().find(|(_, side)| side.all.is_empty()) {
+            let problem = format!("there is no edge of graph `{graph}` to train on");
+            return Err(Error::Recipe { what: "graphs".into(), problem });
         }
         sampler.folded = sampler.skills.iter().map(|(text, ..)| fold(text)).collect();
         Ok(sampler)
@@ -125,6 +139,21 @@ impl Sampler {
     /// Steps of an epoch: what it takes to draw every skill once.
     pub fn epoch(&self) -> u64 {
         (self.skills.len() as u64).div_ceil(self.batch as u64).max(1)
+    }
+
+    /// Texts of the skills, in their places.
+    pub fn skills(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.skills.iter().map(|(text, ..)| text.as_str())
+    }
+
+    /// Has each drawn skill bring others: a list for each place.
+    pub fn bring(&mut self, neighbours: Vec<Vec<u32>>) {
+        self.neighbours = neighbours;
+    }
+
+    /// What each skill brings.
+    pub fn brought(&self) -> &[Vec<u32>] {
+        &self.neighbours
     }
 
     fn generator(&self, purpose: &str, number: u64) -> ChaCha8Rng {
@@ -171,7 +200,21 @@ impl Sampler {
         order.shuffle(&mut generator);
         let start = (step % self.epoch()) as usize * self.batch;
         let count = self.batch.min(order.len());
-        (0..count).map(|offset| order[(start + offset) % order.len()]).collect()
+        let mut in_turn = (0..order.len()).map(|offset| order[(start + offset) % order.len()]);
+        if self.neighbours.is_empty() {
+            return in_turn.take(count).collect();
+        }
+        let (mut base, mut seen) = (Vec::with_capacity(count), HashSet::new());
+        while base.len() < count {
+            let Some(skill) = in_turn.next() else { break };
+            // One that others brought brings none: a batch would wander off along a chain.
+            if seen.insert(skill) {
+                base.push(skill);
+                base.extend(self.neighbours[skill as usize].iter().filter(|other| seen.insert(**other)));
+            }
+        }
+        base.truncate(count);
+        base
     }
 
     /// The batch of a step.
@@ -190,7 +233,7 @@ impl Sampler {
         for (graph, side) in &self.graphs {
             // Skills of the base that the graph knows, then others that it knows, until there are enough.
             let mut order: Vec<u32> = base.clone();
-            let missing = self
+            let missing = side
                 .batch
                 .saturating_sub(base.iter().filter(|skill| !side.texts[**skill as usize].is_empty()).count());
             if missing > 0 {
@@ -198,14 +241,14 @@ impl Sampler {
                     .filter(|skill| !side.texts[*skill as usize].is_empty())
                     .collect();
                 others.retain(|skill| generator.random::<f64>() < self.skills[*skill as usize].2);
-                let (few, _) = others.partial_shuffle(&mut generator, 2 * missing + self.batch);
+                let (few, _) = others.partial_shuffle(&mut generator, 2 * missing + side.batch);
                 order.extend_from_slice(few);
             }
             let (mut skills, mut items) = (Vec::new(), Vec::new());
             let (mut seen_skills, mut seen_texts) = (HashSet::new(), HashSet::new());
             for skill in order {
                 let linked = &side.texts[skill as usize];
-                if skills.len() == self.batch || linked.is_empty() {
+                if skills.len() == side.batch || linked.is_empty() {
                     continue;
                 }
                 let text = linked[generator.random_range(0..linked.len())];
@@ -219,7 +262,7 @@ impl Sampler {
                 skills.push(skill);
                 items.push(text);
             }
-            graphs.push(self.finish(*graph, (skills, items), &mut place, &mut generator));
+            graphs.push(self.finish(graph, (skills, items), &mut place, &mut generator));
         }
         let first_skills = base.iter().take(5).map(|skill| self.skills[*skill as usize].1.clone()).collect();
         Drawn { texts, graphs, first_skills }
@@ -228,19 +271,19 @@ impl Sampler {
     /// Joins sentences, and finds all links of a graph's draw.
     fn finish(
         &self,
-        graph: Graph,
+        graph: &str,
         (skills, items): (Vec<u32>, Vec<u32>),
         place: &mut impl FnMut(&str) -> usize,
         generator: &mut ChaCha8Rng,
     ) -> GraphDraw {
-        let side = &self.graphs[&graph];
+        let side = &self.graphs[graph];
         let rows: HashMap<u32, usize> = skills.iter().enumerate().map(|(row, skill)| (*skill, row)).collect();
         let mut columns = vec![BTreeSet::new(); skills.len()];
         let mut places = Vec::with_capacity(items.len());
         for (column, (skill, item)) in skills.iter().zip(&items).enumerate() {
             let mut text = self.texts[*item as usize].clone();
             let mut linked = side.skills[item].clone();
-            if graph == Graph::Sentence && generator.random::<f64>() < self.join {
+            if side.sentences && generator.random::<f64>() < self.join {
                 let other = side.all[generator.random_range(0..side.all.len())];
                 let first = generator.random::<bool>();
                 // A sentence that is linked to the skill itself would change nothing.
@@ -261,7 +304,22 @@ impl Sampler {
             columns.into_iter().map(|columns| columns.into_iter().collect()).collect();
         let count = places.len();
         let skills = skills.iter().map(|skill| place(&self.skills[*skill as usize].0)).collect();
-        GraphDraw { graph, skills, texts: places, links: Links::new(columns, count) }
+        GraphDraw { graph: graph.into(), skills, texts: places, links: Links::new(columns, count) }
+    }
+}
+
+impl GraphDraw {
+    /// Its part of a step's loss.
+    pub fn task(&self, options: &GraphOptions) -> GraphTask {
+        GraphTask {
+            skills: self.skills.clone(),
+            items: self.texts.clone(),
+            links: self.links.clone(),
+            weight: options.weight,
+            temperature: options.temperature,
+            margin: None,
+            teacher: None,
+        }
     }
 }
 
@@ -274,7 +332,7 @@ impl Drawn {
             hasher.update(text.as_bytes());
         }
         for graph in &self.graphs {
-            hasher.update(graph.graph.to_string().as_bytes());
+            hasher.update(graph.graph.as_bytes());
             hasher.update(format!("{:?}{:?}{:?}", graph.skills, graph.texts, graph.links.columns).as_bytes());
         }
         hasher.finalize().to_hex()[..16].to_string()

@@ -11,10 +11,10 @@
 //! A step depends on the recipe, the graph and the weights before it alone: a training that was killed goes on from its last
 //! checkpoint and ends with the same bits.
 
-use crate::checkpoint::{self, State};
+use crate::checkpoint::{self, Kept, State};
 use crate::error::{Error, Result};
-use crate::network::{Batch, Network};
-use crate::objective::{GraphTask, Objective};
+use crate::learner::Learner;
+use crate::objective::{GraphTask, Lesson};
 use crate::optimizer::Optimizer;
 use crate::parameters::{NumberType, Parameters};
 use crate::recipe::Recipe;
@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use uwe::{Compute, Encoder, EncoderOptions, ModelFolder, Tokenizer};
+use uwe::{Compute, Encoder, EncoderOptions};
 use uwe_graph::GraphFile;
 use workbench::sources::esco::Version;
 use workbench::write_whole;
@@ -56,6 +56,8 @@ struct Manifest {
     /// The test sets that the graph was found free of.
     checked_against: BTreeMap<String, String>,
     validation_fingerprint: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    teacher_fingerprint: Option<String>,
     machine: String,
 }
 
@@ -120,11 +122,11 @@ pub struct Training {
     folder: PathBuf,
     recipe: Recipe,
     inputs: Inputs,
-    network: Network,
-    parameters: Parameters,
+    learner: Learner,
+    /// Running mean of the weights; empty without.
+    average: Vec<f32>,
+    teacher: Option<Learner>,
     optimizer: Optimizer,
-    objective: Objective,
-    tokenizer: Tokenizer,
     sampler: Sampler,
     validation: Validation,
     state: State,
@@ -164,28 +166,34 @@ impl Training {
         let recipe = Recipe::read(&folder.join("recipe.toml"))?;
         let (mut training, now) = Self::open(folder, recipe, manifest.inputs.clone(), threads)?;
         for (what, then, now) in [
-            ("model", &manifest.model_fingerprint, &now.model_fingerprint),
-            ("graph", &manifest.graph_fingerprint, &now.graph_fingerprint),
-            ("validation data", &manifest.validation_fingerprint, &now.validation_fingerprint),
+            ("model", &Some(manifest.model_fingerprint), &Some(now.model_fingerprint)),
+            ("graph", &Some(manifest.graph_fingerprint), &Some(now.graph_fingerprint)),
+            ("validation data", &Some(manifest.validation_fingerprint), &Some(now.validation_fingerprint)),
+            ("teacher", &manifest.teacher_fingerprint, &now.teacher_fingerprint),
         ] {
             if then != now {
+                let [then, now] = [then, now].map(|print| print.as_deref().unwrap_or("none"));
                 let problem = format!("was trained with another {what} ({then}, now {now})");
                 return Err(Error::Run { path: folder.into(), problem });
             }
         }
         let file = folder.join("checkpoint.safetensors");
         if file.exists() {
-            training.state = checkpoint::load(&file, &mut training.parameters, &mut training.optimizer)?;
+            let (parameters, optimizer) = (&mut training.learner.parameters, &mut training.optimizer);
+            let (state, neighbours) = checkpoint::load(&file, parameters, optimizer, &mut training.average)?;
+            training.state = state;
+            training.sampler.bring(neighbours);
         }
         training.cut_log()?;
         Ok(training)
     }
 
     fn open(folder: &Path, recipe: Recipe, inputs: Inputs, threads: Threads) -> Result<(Self, Manifest)> {
-        let model = ModelFolder::open(&inputs.model)?;
-        let parameters = Parameters::read(&model.weights, &Network::order(&model.config))?;
-        let network = Network::new(&model.config, &parameters, threads)?;
-        let tokenizer = Tokenizer::open(&model.tokenizer, recipe.max_tokens)?;
+        let learner = Learner::open(&inputs.model, &recipe, recipe.scoring, threads.clone())?;
+        let teacher = match &recipe.distillation {
+            Some(options) => Some(Learner::open(&options.model, &recipe, options.scoring, threads)?),
+            None => None,
+        };
         let graph = GraphFile::read(&inputs.graph)?;
         if graph.manifest.checked_against.is_empty() && !inputs.unchecked {
             let problem = "has passed no leak check; run `uwe graph check` on it first".into();
@@ -201,49 +209,29 @@ impl Training {
         };
         let validation = Validation::new(&graph.edges, data, recipe.validation.queries, recipe.seed)?;
         let sampler = Sampler::new(&graph.edges, &recipe)?;
-        let objective = Objective {
-            scoring: recipe.scoring,
-            variant: recipe.variant,
-            reverse: recipe.reverse,
-            pooling: model.pooling,
-            special_tokens: tokenizer.special_tokens(),
-            keep_activations: recipe.keep_activations,
-        };
-        let mut hasher = blake3::Hasher::new();
-        parameters.values.iter().for_each(|value| {
-            hasher.update(&value.to_le_bytes());
-        });
         let manifest = Manifest {
             written_by: format!("uwe-train {}", env!("CARGO_PKG_VERSION")),
             revision: revision(),
             inputs: inputs.clone(),
-            model_fingerprint: hasher.finalize().to_hex()[..32].to_string(),
+            model_fingerprint: learner.fingerprint(),
             graph_fingerprint: graph.manifest.fingerprint.clone(),
             checked_against: graph.manifest.checked_against,
             validation_fingerprint: validation.fingerprint(),
+            teacher_fingerprint: teacher.as_ref().map(Learner::fingerprint),
             machine: format!(
                 "{} {}, {} threads",
                 std::env::consts::ARCH,
                 std::env::consts::OS,
-                network.threads().count()
+                learner.network.threads().count()
             ),
         };
-        let optimizer = Optimizer::new(&recipe.optimizer, recipe.steps, &parameters);
+        let optimizer = Optimizer::new(&recipe.optimizer, recipe.steps, &learner.parameters);
+        let averages = recipe.optimizer.averaging > 0.0;
+        let average = if averages { learner.parameters.values.clone() } else { Vec::new() };
         let folder = folder.to_path_buf();
         let state = State::default();
-        let training = Self {
-            folder,
-            recipe,
-            inputs,
-            network,
-            parameters,
-            optimizer,
-            objective,
-            tokenizer,
-            sampler,
-            validation,
-            state,
-        };
+        let training =
+            Self { folder, recipe, inputs, learner, average, teacher, optimizer, sampler, validation, state };
         Ok((training, manifest))
     }
 
@@ -259,7 +247,7 @@ impl Training {
 
     /// The weights as they are now.
     pub fn parameters(&self) -> &Parameters {
-        &self.parameters
+        &self.learner.parameters
     }
 
     /// Trains to the end. `watch` is told of every step and validation and returns whether to go on.
@@ -277,6 +265,7 @@ impl Training {
             }
         }
         while self.state.step < self.recipe.steps && !stopped_early {
+            self.look_for_neighbours()?;
             let event = Event::Step(self.step()?);
             self.note(&event)?;
             let mut go_on = watch(&event);
@@ -291,7 +280,14 @@ impl Training {
             let due = self.state.step.is_multiple_of(self.recipe.validation.checkpoint_every);
             if due || last || !go_on || stopped_early {
                 let file = self.folder.join("checkpoint.safetensors");
-                checkpoint::save(&file, &self.parameters, &self.optimizer, &self.state)?;
+                let kept = Kept {
+                    parameters: &self.learner.parameters,
+                    optimizer: &self.optimizer,
+                    average: &self.average,
+                    neighbours: self.sampler.brought(),
+                    state: &self.state,
+                };
+                kept.save(&file)?;
             }
             if !go_on {
                 return Err(Error::Interrupted);
@@ -305,14 +301,11 @@ impl Training {
         let started = Instant::now();
         let number = self.state.step;
         let drawn = self.sampler.draw(number);
-        let mut ids = Vec::with_capacity(drawn.texts.len());
-        for text in &drawn.texts {
-            ids.push(self.tokenizer.tokenize(text)?.ids);
-        }
-        let batch = Batch::new(ids.iter().map(Vec::as_slice));
-        let graphs = self.tasks(&drawn);
-        let values = &self.parameters.values;
-        let step = self.objective.step(&self.network, values, &batch, &graphs);
+        let graphs = self.tasks(&drawn)?;
+        let learner = &mut self.learner;
+        let batch = learner.batch(drawn.texts.iter().map(String::as_str))?;
+        let values = &learner.parameters.values;
+        let step = learner.objective.step(&learner.network, values, &batch, &graphs);
         let norm = self.optimizer.norm(&step.gradient);
         for (what, value) in [("loss", step.loss), ("gradient", norm)] {
             if !value.is_finite() {
@@ -320,10 +313,15 @@ impl Training {
                 return Err(Error::NotFinite { step: number, what, batch, skills });
             }
         }
-        let values = &mut self.parameters.values;
-        self.optimizer.apply(number, values, (&step.gradient, norm), self.network.threads());
+        let values = &mut learner.parameters.values;
+        self.optimizer.apply(number, values, (&step.gradient, norm), learner.network.threads());
+        // At first the mean forgets fast, so that it soon leaves the weights that the training began with.
+        let decay =
+            self.recipe.optimizer.averaging.min((1.0 + number as f64) / (10.0 + number as f64)) as f32;
+        let pairs = self.average.iter_mut().zip(values);
+        pairs.for_each(|(mean, value)| *mean += (1.0 - decay) * (*value - *mean));
         self.state.step += 1;
-        let names = drawn.graphs.iter().map(|graph| graph.graph.to_string());
+        let names = drawn.graphs.iter().map(|graph| graph.graph.clone());
         Ok(StepLog {
             step: number,
             loss: step.loss,
@@ -337,18 +335,28 @@ impl Training {
         })
     }
 
-    fn tasks(&self, drawn: &Drawn) -> Vec<GraphTask> {
-        let task = |graph: &crate::sampler::GraphDraw| {
-            let options = self.recipe.graphs.get(&graph.graph);
-            GraphTask {
-                skills: graph.skills.clone(),
-                items: graph.texts.clone(),
-                links: graph.links.clone(),
-                weight: options.map_or(1.0, |options| options.weight),
-                temperature: options.map_or(0.05, |options| options.temperature),
+    /// Lets the sampler know which skills are hard to tell apart, when it is time.
+    fn look_for_neighbours(&mut self) -> Result<()> {
+        let Some(options) = &self.recipe.negatives else { return Ok(()) };
+        let again = options.refresh > 0 && self.state.step.is_multiple_of(options.refresh);
+        if again || self.sampler.brought().is_empty() {
+            let found = self.learner.neighbours(self.sampler.skills(), options)?;
+            self.sampler.bring(found);
+        }
+        Ok(())
+    }
+
+    fn tasks(&self, drawn: &Drawn) -> Result<Vec<GraphTask>> {
+        let mut tasks: Vec<GraphTask> =
+            drawn.graphs.iter().map(|graph| graph.task(&self.recipe.graphs[&graph.graph])).collect();
+        tasks.iter_mut().for_each(|task| task.margin = self.recipe.margin);
+        if let (Some(teacher), Some(options)) = (&self.teacher, &self.recipe.distillation) {
+            let tables = teacher.tables(&drawn.texts, &tasks)?;
+            for (task, tables) in tasks.iter_mut().zip(tables) {
+                task.teacher = Some(Lesson { weight: options.weight, tables });
             }
-        };
-        drawn.graphs.iter().map(task).collect()
+        }
+        Ok(tasks)
     }
 
     /// Measures the weights as the served encoder will be, and keeps them if they are the best so far.
@@ -358,7 +366,7 @@ impl Training {
         let candidate = self.folder.join("candidate");
         let options = EncoderOptions { max_tokens: self.recipe.max_tokens, ..EncoderOptions::default() };
         let encoder =
-            Encoder::open(&candidate, options, Compute::new(self.network.threads().count(), None)?)?;
+            Encoder::open(&candidate, options, Compute::new(self.learner.network.threads().count(), None)?)?;
         let scored = self.validation.measure(&encoder, self.recipe.scoring)?;
         if self.state.best.is_none_or(|(best, _)| scored.mean > best) {
             self.state.best = Some((scored.mean, self.state.step));
@@ -376,7 +384,13 @@ impl Training {
 
     fn export(&self, name: &str) -> Result<()> {
         let folder = self.folder.join(name);
-        checkpoint::export(&self.inputs.model, &self.parameters, NumberType::F32, &folder)?;
+        // A running mean stands in for the weights that it is of.
+        let mean = (!self.average.is_empty()).then(|| Parameters {
+            values: self.average.clone(),
+            places: self.learner.parameters.places.clone(),
+        });
+        let parameters = mean.as_ref().unwrap_or(&self.learner.parameters);
+        checkpoint::export(&self.inputs.model, parameters, NumberType::F32, &folder)?;
         checkpoint::note_scoring(&folder, &self.recipe.scoring)
     }
 

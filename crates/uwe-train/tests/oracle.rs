@@ -6,7 +6,9 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use uwe::{ModelFolder, Pooling, Scoring};
-use uwe_train::{Batch, GraphTask, Links, Network, Objective, Parameters, Reverse, Step, Threads, Variant};
+use uwe_train::{
+    Batch, GraphTask, Lesson, Links, Margin, Network, Objective, Parameters, Reverse, Step, Threads, Variant,
+};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -32,6 +34,12 @@ struct Case {
     reverse: Reverse,
     #[serde(default = "one")]
     factor: f32,
+    #[serde(default)]
+    margin: Option<Margin>,
+    #[serde(default)]
+    teacher: f32,
+    #[serde(default)]
+    lessons: Vec<Vec<Vec<f32>>>,
     loss: f64,
     graphs: Vec<f64>,
     gradients: BTreeMap<String, [f64; 4]>,
@@ -62,15 +70,21 @@ impl Golden {
         Batch::new(self.texts.iter().map(Vec::as_slice))
     }
 
-    fn graphs(&self, factor: f32) -> Vec<GraphTask> {
-        let task = |graph: &GoldenGraph| GraphTask {
+    /// The graphs as a case uses them.
+    fn graphs(&self, case: &Case) -> Vec<GraphTask> {
+        let task = |(place, graph): (usize, &GoldenGraph)| GraphTask {
             skills: graph.skills.clone(),
             items: graph.items.clone(),
             links: Links::new(graph.links.clone(), graph.items.len()),
             weight: graph.weight,
-            temperature: graph.temperature * factor,
+            temperature: graph.temperature * case.factor,
+            margin: case.margin,
+            teacher: case
+                .lessons
+                .get(place)
+                .map(|tables| Lesson { weight: case.teacher, tables: tables.clone() }),
         };
-        self.graphs.iter().map(task).collect()
+        self.graphs.iter().enumerate().map(task).collect()
     }
 }
 
@@ -94,10 +108,10 @@ fn close(found: f64, expected: f64, scale: f64) -> bool {
 #[test]
 fn loss_and_every_gradient_equal_pytorch_for_all_scorers_and_variants() {
     let golden = golden();
-    assert_eq!(golden.cases.len(), 24);
+    assert_eq!(golden.cases.len(), 32);
     for (index, case) in golden.cases.iter().enumerate() {
         let (network, parameters) = open(&case.model, 1);
-        let graphs = golden.graphs(case.factor);
+        let graphs = golden.graphs(case);
         let step = case.objective().step(&network, &parameters.values, &golden.batch(), &graphs);
         let what = format!("case {index}, {} {} {:?}", case.model, case.scoring, case.variant);
         assert!(close(step.loss, case.loss, 0.0), "{what}: loss {} {}", step.loss, case.loss);
@@ -135,7 +149,7 @@ fn whole_gradients_equal_pytorch() {
     for name in ["tiny-bert", "tiny-mpnet"] {
         let case = golden.cases.iter().find(|case| case.model == name).unwrap();
         let (network, parameters) = open(name, 1);
-        let step = case.objective().step(&network, &parameters.values, &golden.batch(), &golden.graphs(1.0));
+        let step = case.objective().step(&network, &parameters.values, &golden.batch(), &golden.graphs(case));
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.safetensors"));
         let expected = Parameters::read(&file, &[]).unwrap();
         assert!(expected.places.len() > 30);
@@ -183,6 +197,7 @@ fn order_threads_and_kept_activations_change_nothing() {
         links: Links::new(columns, 80),
         weight: 1.0,
         temperature: 0.05,
+        ..GraphTask::default()
     };
     for name in ["tiny-bert", "tiny-mpnet"] {
         let case = golden.cases.iter().find(|case| case.model == name).unwrap();
@@ -217,7 +232,7 @@ fn gradients_are_the_slopes_of_the_loss() {
     let golden = golden();
     for case in golden.cases.iter().filter(|case| case.variant == Variant::ManyToMany) {
         let (network, parameters) = open(&case.model, 2);
-        let (batch, graphs) = (golden.batch(), golden.graphs(case.factor));
+        let (batch, graphs) = (golden.batch(), golden.graphs(case));
         let loss = |values: &[f32]| case.objective().step(&network, values, &batch, &graphs).loss;
         let step = case.objective().step(&network, &parameters.values, &batch, &graphs);
         let length = step.gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();

@@ -76,7 +76,39 @@ CASES = [
         "reverse": "same",
     },
     {"scoring": {"scorer": "cosine", "special_tokens": True}, "variant": "symmetric", "reverse": "same"},
+    {
+        "scoring": {**SOFT, "special_tokens": True},
+        "variant": "many-to-many",
+        "reverse": "same",
+        "margin": {"weight": 3.0, "positive": 0.9, "negative": 0.1},
+    },
+    {
+        "scoring": {**SOFT, "special_tokens": True},
+        "variant": "many-to-many",
+        "reverse": "own",
+        "margin": {"weight": 3.0, "positive": 0.5, "negative": 0.45},
+        "teacher": 5.0,
+    },
+    {"scoring": {"scorer": "cosine", "special_tokens": True}, "variant": "plain", "reverse": "same", "teacher": 5.0},
+    {"scoring": {**SOFT, "special_tokens": True}, "variant": "symmetric", "reverse": "same", "teacher": 5.0},
 ]
+
+
+def teacher_table(rows, columns, back):
+    i, j = torch.arange(rows).double()[:, None], torch.arange(columns).double()[None]
+    return (0.9 * i - 0.5 * j * j).cos() * 0.4 if back else (0.7 * i + 1.3 * j * j).cos() * 0.4
+
+
+def lessons(case):
+    """A teacher's tables: of each graph one, and one more where the way back has its own scores."""
+    out = []
+    for graph in GRAPHS:
+        rows, columns = len(graph["skills"]), len(graph["items"])
+        tables = [teacher_table(rows, columns, False)]
+        if case["reverse"] == "own" and case["variant"] != "plain":
+            tables.append(teacher_table(columns, rows, True))
+        out.append(tables)
+    return out
 
 
 def unit(x):
@@ -117,9 +149,40 @@ def direction(scores, links, temperature):
     return torch.stack(terms).mean()
 
 
+def thresholds(scores, links, margin):
+    """Pairs on the wrong side of two thresholds, one by one."""
+    low, high = [], []
+    for row, linked in zip(scores, links):
+        for column, value in enumerate(row):
+            if linked and column in linked and value < margin["positive"]:
+                low.append(margin["positive"] - value)
+            if linked and column not in linked and value > margin["negative"]:
+                high.append(value - margin["negative"])
+    return sum(torch.stack(side).mean() for side in (low, high) if side)
+
+
+def margins(scores, teacher, links):
+    terms = []
+    for row, said, linked in zip(scores, teacher, links):
+        others = [column for column in range(len(row)) if column not in linked]
+        pairs = [((row[p] - row[n]) - (said[p] - said[n])) ** 2 for p in linked for n in others]
+        if pairs:
+            terms.append(torch.stack(pairs).mean())
+    return torch.stack(terms).mean() if terms else 0.0
+
+
+def terms(scores, links, temperature, case, teacher):
+    total = direction(scores, links, temperature)
+    if "margin" in case:
+        total = total + case["margin"]["weight"] * thresholds(scores, links, case["margin"])
+    if "teacher" in case:
+        total = total + case["teacher"] * margins(scores, teacher, links)
+    return total
+
+
 def loss(states, case):
     total, parts = 0.0, []
-    for graph in GRAPHS:
+    for graph, taught in zip(GRAPHS, lessons(case)):
         links, temperature = graph["links"], graph["temperature"] * case.get("factor", 1)
         count = len(graph["items"])
         if case["variant"] != "many-to-many":
@@ -129,10 +192,11 @@ def loss(states, case):
             [torch.stack([score(states[i], states[j], case["scoring"]) for j in b]) for i in a]
         )
         scores = table(graph["skills"], graph["items"])
-        part = direction(scores, links, temperature)
+        part = terms(scores, links, temperature, case, taught[0])
         if case["variant"] != "plain":
             other = scores.T if case["reverse"] == "same" else table(graph["items"], graph["skills"])
-            part = part + direction(other, back, temperature)
+            said = taught[0].T if case["reverse"] == "same" else taught[1]
+            part = part + terms(other, back, temperature, case, said)
         total = total + graph["weight"] * part
         parts.append(part.item())
     return total, parts
@@ -159,6 +223,8 @@ for name, kind in [("tiny-bert", BertModel), ("tiny-mpnet", MPNetModel)]:
         total.backward()
         gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         entry = {"model": name, **case, "loss": total.item(), "graphs": parts, "gradients": {}}
+        if "teacher" in case:
+            entry["lessons"] = [[table.flatten().tolist() for table in tables] for tables in lessons(case)]
         for parameter, gradient in gradients.items():
             assert math.isfinite(gradient.norm())
             entry["gradients"][parameter] = projections(gradient)

@@ -1,0 +1,80 @@
+//! An encoder with its weights, tokenizer and way to score: the one that is trained, or its teacher.
+
+use crate::error::Result;
+use crate::negatives::neighbours;
+use crate::network::{Batch, Network};
+use crate::objective::{GraphTask, Objective};
+use crate::parameters::Parameters;
+use crate::recipe::{Negatives, Recipe};
+use crate::threads::Threads;
+use std::path::Path;
+use uwe::{ModelFolder, Scoring, Tokenizer};
+
+/// Texts that are encoded at once where nothing is learned.
+const CHUNK: usize = 512;
+
+pub(crate) struct Learner {
+    pub(crate) network: Network,
+    pub(crate) parameters: Parameters,
+    pub(crate) objective: Objective,
+    tokenizer: Tokenizer,
+}
+
+impl Learner {
+    /// Opens a model folder; what the recipe says of loss and texts holds, but for the scorer.
+    pub(crate) fn open(folder: &Path, recipe: &Recipe, scoring: Scoring, threads: Threads) -> Result<Self> {
+        let model = ModelFolder::open(folder)?;
+        let parameters = Parameters::read(&model.weights, &Network::order(&model.config))?;
+        let network = Network::new(&model.config, &parameters, threads)?;
+        let tokenizer = Tokenizer::open(&model.tokenizer, recipe.max_tokens)?;
+        let objective = Objective {
+            scoring,
+            variant: recipe.variant,
+            reverse: recipe.reverse,
+            pooling: model.pooling,
+            special_tokens: tokenizer.special_tokens(),
+            keep_activations: recipe.keep_activations,
+        };
+        Ok(Self { network, parameters, objective, tokenizer })
+    }
+
+    /// Identifies the weights.
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        self.parameters.values.iter().for_each(|value| {
+            hasher.update(&value.to_le_bytes());
+        });
+        hasher.finalize().to_hex()[..32].to_string()
+    }
+
+    /// Texts as token ids.
+    pub(crate) fn batch<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Result<Batch> {
+        let ids = texts.into_iter().map(|text| Ok(self.tokenizer.tokenize(text)?.ids));
+        let ids = ids.collect::<Result<Vec<_>>>()?;
+        Ok(Batch::new(ids.iter().map(Vec::as_slice)))
+    }
+
+    /// The score tables of every graph of a step.
+    pub(crate) fn tables(&self, texts: &[String], graphs: &[GraphTask]) -> Result<Vec<Vec<Vec<f32>>>> {
+        let batch = self.batch(texts.iter().map(String::as_str))?;
+        let states = self.network.forward(&self.parameters.values, &batch, false).states;
+        let tables = |graph| self.objective.tables(&self.network, (&batch, &states), graph);
+        Ok(graphs.iter().map(tables).collect())
+    }
+
+    /// The nearest others of each text.
+    pub(crate) fn neighbours<'a>(
+        &self,
+        texts: impl Iterator<Item = &'a str>,
+        options: &Negatives,
+    ) -> Result<Vec<Vec<u32>>> {
+        let texts: Vec<&str> = texts.collect();
+        let mut vectors = Vec::with_capacity(texts.len() * self.network.hidden());
+        for texts in texts.chunks(CHUNK) {
+            let batch = self.batch(texts.iter().copied())?;
+            vectors.extend(self.objective.pooled(&self.network, &self.parameters.values, &batch));
+        }
+        let most = (options.neighbours, options.most_similar);
+        Ok(neighbours(&vectors, self.network.hidden(), most, self.network.threads()))
+    }
+}
