@@ -50,7 +50,7 @@ pub enum Table {
     SkillSkillRelations,
     /// `skillGroups_LANGUAGE.csv`
     SkillGroups,
-    /// `broaderRelationsSkillPillar.csv`; some releases name a language, though it holds none
+    /// `broaderRelationsSkillPillar.csv`
     SkillHierarchy,
 }
 
@@ -85,7 +85,8 @@ impl Table {
         let stem = name.strip_suffix(".csv")?;
         let (stem, language) = stem.split_once('_').unwrap_or((stem, ""));
         let table = Self::ALL.into_iter().find(|table| table.stem() == stem)?;
-        let language = if table == Self::SkillHierarchy { "" } else { language };
+        // Some releases name a language where a table holds none.
+        let language = if table.has_language() { language } else { "" };
         (table.has_language() != language.is_empty()).then(|| (table, language.to_string()))
     }
 }
