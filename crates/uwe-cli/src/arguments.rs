@@ -537,9 +537,22 @@ pub(crate) struct TrainStart {
     /// Train on a graph that has passed no leak check
     #[arg(long)]
     pub(crate) allow_unchecked: bool,
+    #[command(flatten)]
+    pub(crate) machine: TrainMachine,
+}
+
+/// Where a training runs.
+#[derive(Debug, Args)]
+pub(crate) struct TrainMachine {
     /// Number of threads; 0 is one for each core
     #[arg(long, value_name = "N", default_value_t = 0, env = "UWE_THREADS")]
     pub(crate) threads: usize,
+    /// Device for the passes through encoder and scores, such as `cuda` or `cuda:1`; without one, the processor
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
+    /// Round the factors of a device's matrix products to bfloat16
+    #[arg(long, requires = "device")]
+    pub(crate) mixed_precision: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -548,9 +561,8 @@ pub(crate) enum TrainCommand {
     Resume {
         /// Folder of the training
         run: PathBuf,
-        /// Number of threads; 0 is one for each core
-        #[arg(long, value_name = "N", default_value_t = 0, env = "UWE_THREADS")]
-        threads: usize,
+        #[command(flatten)]
+        machine: TrainMachine,
     },
     /// Draw a training's curves as a web page
     Report {

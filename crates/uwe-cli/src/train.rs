@@ -1,6 +1,8 @@
 //! `uwe train`: from an encoder and a graph to a model that serves; and `uwe model export`.
 
-use crate::arguments::{ExportArguments, NumberTypeArgument, TrainArguments, TrainCommand, TrainStart};
+use crate::arguments::{
+    ExportArguments, NumberTypeArgument, TrainArguments, TrainCommand, TrainMachine, TrainStart,
+};
 use crate::setup::{default_model, note, watch_for_interrupt};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -8,13 +10,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use uwe::ModelFolder;
-use uwe_train::{Event, Inputs, Network, NumberType, Parameters, Recipe, Threads, Training};
+use uwe_train::{Event, Inputs, Machine, Network, NumberType, Parameters, Recipe, Threads, Training};
 
 /// Runs a subcommand, or begins a training.
 pub(crate) fn train(arguments: &TrainArguments) -> Result<()> {
     match &arguments.command {
-        Some(TrainCommand::Resume { run, threads }) => {
-            let training = Training::resume(run, Threads::new(*threads)?)?;
+        Some(TrainCommand::Resume { run, machine: place }) => {
+            let training = Training::resume(run, machine(place)?)?;
             note(&format!("going on at step {} of {}", training.state().step, training.recipe().steps));
             finish(run, training)
         }
@@ -43,8 +45,17 @@ fn begin(start: &TrainStart) -> Result<()> {
         data: start.data.clone().map(|data| (data, start.esco.clone())),
         unchecked: start.allow_unchecked,
     };
-    let training = Training::begin(output, recipe, inputs, Threads::new(start.threads)?)?;
+    let training = Training::begin(output, recipe, inputs, machine(&start.machine)?)?;
     finish(output, training)
+}
+
+/// Where a training runs.
+fn machine(arguments: &TrainMachine) -> Result<Machine> {
+    let threads = Threads::new(arguments.threads)?;
+    Ok(match &arguments.device {
+        Some(device) => Machine::with_device(threads, device, arguments.mixed_precision)?,
+        None => threads.into(),
+    })
 }
 
 fn finish(run: &Path, mut training: Training) -> Result<()> {

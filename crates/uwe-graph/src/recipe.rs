@@ -54,6 +54,8 @@ fn one() -> f32 {
 pub enum SourceKind {
     /// Alternative labels of ESCO skills: those of the benchmark's validation part.
     EscoAlternatives,
+    /// Alternative labels of ESCO occupations.
+    EscoOccupations,
     /// Sentences of ESCO skills' descriptions.
     EscoDescriptions,
     /// Vacancy titles with tagged skills, as Parquet; what `uwe graph tag` writes, too.

@@ -30,7 +30,10 @@ fn tests() -> tempfile::TempDir {
             "{header}s:1,bake bread,\"make loaves\nprepare bread\",Bakes.\ns:2,weld pipes,\"join pipes\nfuse pipes\",Welds.\n"
         ),
     );
-    write("esco/1.1.0/occupations_en.csv", &format!("{header}o:1,artisan baker,,\n"));
+    write(
+        "esco/1.1.0/occupations_en.csv",
+        &format!("{header}o:1,artisan baker,\"bread maker\nartisan baker\",\n"),
+    );
     write("esco/1.1.0/occupationSkillRelations.csv", "occupationUri,skillUri\no:1,s:1\n");
     write(
         "skill-extraction/house_test_annotations.csv",
@@ -157,14 +160,14 @@ fn a_build_leaves_test_texts_out_and_says_how_many() {
     let recipe = data.path().join("r.toml");
     std::fs::write(
         &recipe,
-        "name = \"r\"\nseed = 1\nheld_out = 0.0\nesco = \"1.1.0\"\n[[source]]\nname = \"mine\"\nkind = \"table\"\nfile = \"mine.csv\"\ngraph = \"job\"\nskill = \"skill\"\ntext = \"title\"\nprovenance = \"real\"\nlicence = \"own\"\n[[source]]\nname = \"alternatives\"\nkind = \"esco-alternatives\"\nlicence = \"x\"\n[[source]]\nname = \"descriptions\"\nkind = \"esco-descriptions\"\nlicence = \"x\"\n",
+        "name = \"r\"\nseed = 1\nheld_out = 0.0\nesco = \"1.1.0\"\n[[source]]\nname = \"mine\"\nkind = \"table\"\nfile = \"mine.csv\"\ngraph = \"job\"\nskill = \"skill\"\ntext = \"title\"\nprovenance = \"real\"\nlicence = \"own\"\n[[source]]\nname = \"alternatives\"\nkind = \"esco-alternatives\"\nlicence = \"x\"\n[[source]]\nname = \"descriptions\"\nkind = \"esco-descriptions\"\nlicence = \"x\"\n[[source]]\nname = \"occupations\"\nkind = \"esco-occupations\"\nlicence = \"x\"\n",
     )
     .unwrap();
     let graph = build(&Recipe::read(&recipe).unwrap(), (data.path(), data.path()), &mut |_| {}).unwrap();
     let note = &graph.manifest.sources[0];
     assert_eq!((note.read, note.left_out_as_test, note.repeated, note.unusable), (5, 1, 1, 2));
     let texts: Vec<&str> = graph.edges.iter().map(|edge| &edge.text[..]).collect();
-    assert_eq!(texts, ["pipe fitter", "make loaves", "join pipes"]);
+    assert_eq!(texts, ["pipe fitter", "make loaves", "join pipes", "bread maker"]);
     assert!(check(&graph.edges, data.path()).unwrap().passed());
 }
 

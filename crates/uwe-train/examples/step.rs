@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let batch = Batch::new(ids.iter().map(Vec::as_slice));
         let graphs: Vec<GraphTask> =
             drawn.graphs.iter().map(|graph| graph.task(&recipe.graphs[&graph.graph])).collect();
-        let step = objective.step(&network, &parameters.values, &batch, &graphs);
+        let step = objective.step(&network, &parameters.values, &batch, &graphs)?;
         let norm = optimizer.norm(&step.gradient);
         optimizer.apply(number, &mut parameters.values, (&step.gradient, norm), network.threads());
         seconds.push(started.elapsed().as_secs_f64());

@@ -50,6 +50,12 @@ pub enum Error {
         /// Identifiers of its first skills.
         skills: String,
     },
+    /// A device.
+    #[error("the device fails: {problem}")]
+    Device {
+        /// What it says.
+        problem: String,
+    },
     /// A file cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -80,6 +86,9 @@ impl Error {
             Self::Recipe { .. } => "recipes/ in the project has one that works, with comments",
             Self::Run { .. } => "give another folder, or delete this one",
             Self::NotFinite { .. } => "lower the learning rate, and resume from the last checkpoint",
+            Self::Device { .. } => {
+                "a smaller batch needs less memory; without --device, the processor trains"
+            }
             Self::Io { .. } | Self::Interrupted => return None,
         };
         Some(hint.to_string())

@@ -35,7 +35,7 @@ type Lane = [f32; LANES];
 
 /// How a softmax or a maximum runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Form {
+pub(crate) enum Form {
     /// Over the target's tokens, for each query token.
     OverTarget,
     /// Over the query's tokens, for each target token.
@@ -47,11 +47,11 @@ enum Form {
 /// A scorer as the loops know it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pass {
-    form: Form,
-    temperature: f32,
-    unit_query: bool,
-    unit_target: bool,
-    mean: bool,
+    pub(crate) form: Form,
+    pub(crate) temperature: f32,
+    pub(crate) unit_query: bool,
+    pub(crate) unit_target: bool,
+    pub(crate) mean: bool,
     pub(crate) pools_query: bool,
     pub(crate) pools_target: bool,
 }
@@ -107,11 +107,11 @@ impl Counted {
 }
 
 /// The counted vectors of some texts of a batch, one text after the other.
-struct Vectors {
-    values: Vec<f32>,
+pub(crate) struct Vectors {
+    pub(crate) values: Vec<f32>,
     /// Where each text starts; then the number of vectors.
-    offsets: Vec<usize>,
-    width: usize,
+    pub(crate) offsets: Vec<usize>,
+    pub(crate) width: usize,
     counted: Counted,
     texts: Vec<usize>,
 }
@@ -145,7 +145,7 @@ impl Vectors {
         vectors
     }
 
-    fn length(&self, text: usize) -> usize {
+    pub(crate) fn length(&self, text: usize) -> usize {
         self.offsets[text + 1] - self.offsets[text]
     }
 
@@ -225,6 +225,12 @@ impl Queries {
 
     pub(crate) fn len(&self) -> usize {
         self.vectors.texts.len()
+    }
+
+    /// The vectors, text by text.
+    #[cfg(feature = "device")]
+    pub(crate) fn vectors(&self) -> &Vectors {
+        &self.vectors
     }
 
     /// The vectors, each of length 1.
@@ -326,8 +332,19 @@ impl Targets {
         (&self.values[rows.start * width..rows.end * width], rows)
     }
 
-    /// Adds the gradient of the panels' vectors to that of the token states.
+    /// The vectors, text by text.
+    #[cfg(feature = "device")]
+    pub(crate) fn vectors(&self) -> &Vectors {
+        &self.vectors
+    }
+
+    /// Adds the gradient of the vectors to that of the token states.
     pub(crate) fn scatter(&self, batch: &Batch, gradient: &[f32], to_states: &mut [f32]) {
+        self.vectors.scatter(batch, gradient, to_states);
+    }
+
+    /// The gradient of the panels' vectors, text by text.
+    pub(crate) fn out_of_panels(&self, gradient: &[f32]) -> Vec<f32> {
         let width = self.vectors.width;
         let mut own = zeros(self.vectors.values.len());
         for panel in &self.panels {
@@ -339,7 +356,7 @@ impl Targets {
                 }
             }
         }
-        self.vectors.scatter(batch, &own, to_states);
+        own
     }
 }
 

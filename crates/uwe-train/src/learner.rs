@@ -1,12 +1,12 @@
 //! An encoder with its weights, tokenizer and way to score: the one that is trained, or its teacher.
 
 use crate::error::Result;
+use crate::machine::Machine;
 use crate::negatives::neighbours;
 use crate::network::{Batch, Network};
 use crate::objective::{GraphTask, Objective};
 use crate::parameters::Parameters;
 use crate::recipe::{Negatives, Recipe};
-use crate::threads::Threads;
 use std::path::Path;
 use uwe::{ModelFolder, Scoring, Tokenizer};
 
@@ -22,10 +22,12 @@ pub(crate) struct Learner {
 
 impl Learner {
     /// Opens a model folder; what the recipe says of loss and texts holds, but for the scorer.
-    pub(crate) fn open(folder: &Path, recipe: &Recipe, scoring: Scoring, threads: Threads) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, recipe: &Recipe, scoring: Scoring, machine: Machine) -> Result<Self> {
         let model = ModelFolder::open(folder)?;
         let parameters = Parameters::read(&model.weights, &Network::order(&model.config))?;
-        let network = Network::new(&model.config, &parameters, threads)?;
+        let network = Network::new(&model.config, &parameters, machine.threads)?;
+        #[cfg(feature = "device")]
+        let network = network.on(machine.device);
         let tokenizer = Tokenizer::open(&model.tokenizer, recipe.max_tokens)?;
         let objective = Objective {
             scoring,
@@ -57,9 +59,9 @@ impl Learner {
     /// The score tables of every graph of a step.
     pub(crate) fn tables(&self, texts: &[String], graphs: &[GraphTask]) -> Result<Vec<Vec<Vec<f32>>>> {
         let batch = self.batch(texts.iter().map(String::as_str))?;
-        let states = self.network.forward(&self.parameters.values, &batch, false).states;
+        let states = self.network.forward(&self.parameters.values, &batch, false)?.states;
         let tables = |graph| self.objective.tables(&self.network, (&batch, &states), graph);
-        Ok(graphs.iter().map(tables).collect())
+        graphs.iter().map(tables).collect()
     }
 
     /// The nearest others of each text.
@@ -72,7 +74,7 @@ impl Learner {
         let mut vectors = Vec::with_capacity(texts.len() * self.network.hidden());
         for texts in texts.chunks(CHUNK) {
             let batch = self.batch(texts.iter().copied())?;
-            vectors.extend(self.objective.pooled(&self.network, &self.parameters.values, &batch));
+            vectors.extend(self.objective.pooled(&self.network, &self.parameters.values, &batch)?);
         }
         let most = (options.neighbours, options.most_similar);
         Ok(neighbours(&vectors, self.network.hidden(), most, self.network.threads()))

@@ -9,10 +9,13 @@
 
 mod buffers;
 mod checkpoint;
+#[cfg(feature = "device")]
+mod device;
 mod error;
 mod interaction;
 mod learner;
 mod loss;
+mod machine;
 mod matrix;
 mod negatives;
 mod network;
@@ -27,8 +30,11 @@ mod trainer;
 mod validation;
 
 pub use checkpoint::{State, export};
+#[cfg(feature = "device")]
+pub use device::Device;
 pub use error::{Error, Result};
 pub use loss::{Links, Margin, Variant, info_nce, margin_mse, threshold_margin, transpose};
+pub use machine::Machine;
 pub use network::{Batch, Forward, Network};
 pub use objective::{GraphTask, Lesson, Objective, Step};
 pub use optimizer::Optimizer;

@@ -6,6 +6,7 @@
 
 use crate::buffers::Buffers;
 use crate::error::Result;
+use crate::interaction::{Pass, Queries, Targets, scores, scores_back};
 use crate::matrix::{
     Matrix, add, add_scaled, add_to_rows, dot, gelu_backward, gelu_forward, norm_backward, norm_forward,
     product, sum_rows, wide, zeros,
@@ -68,42 +69,45 @@ impl Batch {
 }
 
 #[derive(Clone, Debug)]
-struct LinearAt {
-    weight: Range<usize>,
-    bias: Range<usize>,
-    inputs: usize,
+pub(crate) struct LinearAt {
+    pub(crate) weight: Range<usize>,
+    pub(crate) bias: Range<usize>,
+    pub(crate) inputs: usize,
 }
 
 #[derive(Clone, Debug)]
-struct NormAt {
-    scale: Range<usize>,
-    shift: Range<usize>,
+pub(crate) struct NormAt {
+    pub(crate) scale: Range<usize>,
+    pub(crate) shift: Range<usize>,
 }
 
 #[derive(Clone, Debug)]
-struct LayerAt {
+pub(crate) struct LayerAt {
     /// Queries, keys and values, one below the other.
-    project: LinearAt,
-    mix: LinearAt,
-    attention_norm: NormAt,
-    widen: LinearAt,
-    narrow: LinearAt,
-    output_norm: NormAt,
+    pub(crate) project: LinearAt,
+    pub(crate) mix: LinearAt,
+    pub(crate) attention_norm: NormAt,
+    pub(crate) widen: LinearAt,
+    pub(crate) narrow: LinearAt,
+    pub(crate) output_norm: NormAt,
 }
 
 /// Where each part of the network stands in the flat parameters.
 #[derive(Debug)]
 pub struct Network {
-    config: ModelConfig,
-    words: Range<usize>,
-    positions: Range<usize>,
+    pub(crate) config: ModelConfig,
+    pub(crate) words: Range<usize>,
+    pub(crate) positions: Range<usize>,
     /// BERT: the row of token type 0.
-    kind: Option<Range<usize>>,
-    embedding_norm: NormAt,
+    pub(crate) kind: Option<Range<usize>>,
+    pub(crate) embedding_norm: NormAt,
     /// MPNet: `buckets x heads`.
-    distances: Option<Range<usize>>,
-    layers: Vec<LayerAt>,
+    pub(crate) distances: Option<Range<usize>>,
+    pub(crate) layers: Vec<LayerAt>,
     threads: Threads,
+    /// Where the passes run, if not here.
+    #[cfg(feature = "device")]
+    device: Option<crate::device::Device>,
 }
 
 /// What the way back needs of one layer of a block.
@@ -132,6 +136,8 @@ pub struct Forward {
     /// One row a token.
     pub states: Vec<f32>,
     tapes: Vec<Option<Tape>>,
+    #[cfg(feature = "device")]
+    kept: Option<crate::device::Kept>,
 }
 
 impl Network {
@@ -231,7 +237,16 @@ impl Network {
             distances,
             layers,
             threads,
+            #[cfg(feature = "device")]
+            device: None,
         })
+    }
+
+    /// Has the passes run on a device.
+    #[cfg(feature = "device")]
+    #[must_use]
+    pub fn on(self, device: Option<crate::device::Device>) -> Self {
+        Self { device, ..self }
     }
 
     /// Width of a token state.
@@ -246,7 +261,15 @@ impl Network {
 
     /// Token states of a batch. With `keep`, the tapes are kept for the way back, else it makes them again (gradient caching):
     /// a third more work, and memory of one block a thread instead of the whole batch.
-    pub fn forward(&self, parameters: &[f32], batch: &Batch, keep: bool) -> Forward {
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] when a device fails.
+    pub fn forward(&self, parameters: &[f32], batch: &Batch, keep: bool) -> Result<Forward> {
+        #[cfg(feature = "device")]
+        if let Some(device) = &self.device {
+            let (states, kept) = device.forward(self, parameters, batch, keep)?;
+            return Ok(Forward { states, tapes: Vec::new(), kept });
+        }
         let hidden = self.hidden();
         let blocks = batch.blocks();
         let made = self.threads.map(blocks, |block| {
@@ -257,23 +280,35 @@ impl Network {
             tape.give(self.threads.buffers());
             (states, None)
         });
-        let mut forward = Forward { states: Vec::with_capacity(batch.ids.len() * hidden), tapes: Vec::new() };
+        let mut forward = Forward {
+            states: Vec::with_capacity(batch.ids.len() * hidden),
+            tapes: Vec::new(),
+            #[cfg(feature = "device")]
+            kept: None,
+        };
         for (states, tape) in made {
             forward.states.extend_from_slice(&states);
             forward.tapes.push(tape);
             self.threads.buffers().give(states);
         }
-        forward
+        Ok(forward)
     }
 
     /// The gradient of all parameters, from that of the token states.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] when a device fails.
     pub fn backward(
         &self,
         parameters: &[f32],
         batch: &Batch,
         forward: Forward,
         gradient: &[f32],
-    ) -> Vec<f32> {
+    ) -> Result<Vec<f32>> {
+        #[cfg(feature = "device")]
+        if let Some(device) = &self.device {
+            return device.backward(self, (parameters, batch), forward.kept, gradient);
+        }
         let hidden = self.hidden();
         let mut blocks = batch.blocks().into_iter().zip(forward.tapes).collect::<Vec<_>>();
         drop(forward.states);
@@ -317,7 +352,32 @@ impl Network {
                 self.threads.buffers().give(rows);
             }
         }
-        total
+        Ok(total)
+    }
+
+    /// Scores of all pairs, `queries x targets`.
+    pub(crate) fn scores(&self, pass: &Pass, queries: &Queries, targets: &Targets) -> Result<Vec<f32>> {
+        #[cfg(feature = "device")]
+        if let Some(device) = &self.device {
+            return device.scores(pass, queries, targets);
+        }
+        Ok(scores(pass, queries, targets, &self.threads))
+    }
+
+    /// Gradients of the queries' and the targets' vectors, text by text, from those of the scores.
+    pub(crate) fn scores_back(
+        &self,
+        pass: &Pass,
+        queries: &Queries,
+        targets: &Targets,
+        slopes: &[f32],
+    ) -> Result<(Vec<f32>, Vec<f32>)> {
+        #[cfg(feature = "device")]
+        if let Some(device) = &self.device {
+            return device.scores_back(pass, queries, targets, slopes);
+        }
+        let (to_queries, to_panels) = scores_back(pass, queries, targets, slopes, &self.threads);
+        Ok((to_queries, targets.out_of_panels(&to_panels)))
     }
 
     fn forward_block(&self, parameters: &[f32], batch: &Batch, block: Range<usize>) -> (Vec<f32>, Tape) {
@@ -451,7 +511,13 @@ impl Network {
     }
 
     fn bias_place(&self, from: usize, to: usize, head: usize) -> usize {
-        distance_bucket(to as i64 - from as i64, self.config.buckets) * self.config.heads + head
+        self.bucket(from, to) * self.config.heads + head
+    }
+
+    /// MPNet's bucket of a distance.
+    #[inline(always)]
+    pub(crate) fn bucket(&self, from: usize, to: usize) -> usize {
+        distance_bucket(to as i64 - from as i64, self.config.buckets)
     }
 
     /// Turns the gradient of contexts into that of the projections.

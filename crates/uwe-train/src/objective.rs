@@ -1,6 +1,7 @@
 //! The loss of a step and its gradient: encoder, scores, InfoNCE, and all the way back.
 
-use crate::interaction::{Counted, Pass, Queries, Targets, scores, scores_back};
+use crate::error::Result;
+use crate::interaction::{Counted, Pass, Queries, Targets};
 use crate::loss::{Links, Margin, Variant, info_nce, margin_mse, threshold_margin, transpose};
 use crate::network::{Batch, Network};
 use crate::recipe::Reverse;
@@ -64,39 +65,51 @@ pub struct Step {
 
 impl Objective {
     /// Loss and gradient of a batch.
-    pub fn step(&self, network: &Network, parameters: &[f32], batch: &Batch, graphs: &[GraphTask]) -> Step {
-        let forward = network.forward(parameters, batch, self.keep_activations);
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] when a device fails.
+    pub fn step(
+        &self,
+        network: &Network,
+        parameters: &[f32],
+        batch: &Batch,
+        graphs: &[GraphTask],
+    ) -> Result<Step> {
+        let forward = network.forward(parameters, batch, self.keep_activations)?;
         let mut to_states = vec![0.0; forward.states.len()];
-        let losses: Vec<f64> = graphs
-            .iter()
-            .map(|graph| self.graph(network, (batch, &forward.states), graph, &mut to_states))
-            .collect();
+        let mut losses = Vec::with_capacity(graphs.len());
+        for graph in graphs {
+            losses.push(self.graph(network, (batch, &forward.states), graph, &mut to_states)?);
+        }
         let loss = graphs.iter().zip(&losses).map(|(graph, loss)| f64::from(graph.weight) * loss).sum();
-        let gradient = network.backward(parameters, batch, forward, &to_states);
-        Step { loss, graphs: losses, gradient }
+        let gradient = network.backward(parameters, batch, forward, &to_states)?;
+        Ok(Step { loss, graphs: losses, gradient })
     }
 
     /// Pooled vectors of a batch's texts, of length 1.
-    pub(crate) fn pooled(&self, network: &Network, parameters: &[f32], batch: &Batch) -> Vec<f32> {
-        let states = network.forward(parameters, batch, false).states;
+    pub(crate) fn pooled(&self, network: &Network, parameters: &[f32], batch: &Batch) -> Result<Vec<f32>> {
+        let states = network.forward(parameters, batch, false)?.states;
         let texts: Vec<usize> = (0..batch.texts()).collect();
         let counted = Counted::Pooled(self.pooling);
-        Queries::new(batch, &states, network.hidden(), &texts, counted).unit_vectors()
+        Ok(Queries::new(batch, &states, network.hidden(), &texts, counted).unit_vectors())
     }
 
     /// A graph's score tables, in the order in which the loss uses them: skills as queries; and where the reverse direction has a
     /// score of its own, items as queries. Row-major.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] when a device fails.
     pub fn tables(
         &self,
         network: &Network,
         (batch, states): (&Batch, &[f32]),
         graph: &GraphTask,
-    ) -> Vec<Vec<f32>> {
+    ) -> Result<Vec<Vec<f32>>> {
         let pass = Pass::new(&self.scoring.scorer);
         let sides = |side: &Side<'_>| self.sides(&pass, (batch, states, network.hidden()), side);
         let table = |side: Side<'_>| {
             let (query, target) = sides(&side);
-            scores(&pass, &query, &target, network.threads())
+            network.scores(&pass, &query, &target)
         };
         self.directions(graph, &Links::default()).into_iter().map(table).collect()
     }
@@ -140,13 +153,13 @@ impl Objective {
         (batch, states): (&Batch, &[f32]),
         graph: &GraphTask,
         to_states: &mut [f32],
-    ) -> f64 {
+    ) -> Result<f64> {
         let pass = Pass::new(&self.scoring.scorer);
         let links = graph.links.clone().counted(self.variant);
         let mut loss = 0.0;
         for (place, side) in self.directions(graph, &links).into_iter().enumerate() {
             let (query, target) = self.sides(&pass, (batch, states, network.hidden()), &side);
-            let found = scores(&pass, &query, &target, network.threads());
+            let found = network.scores(&pass, &query, &target)?;
             let teacher = graph.teacher.as_ref().and_then(|lesson| lesson.tables.get(place));
             let mut slopes = vec![0.0; found.len()];
             loss += graph.direction(&found, teacher.map(Vec::as_slice), side.of_rows, &mut slopes);
@@ -157,11 +170,11 @@ impl Objective {
                 loss += graph.direction(&columns, teacher.as_deref(), links, &mut column_slopes);
                 crate::matrix::add(&mut slopes, &transpose(&column_slopes, query.len()));
             }
-            let (to_query, to_target) = scores_back(&pass, &query, &target, &slopes, network.threads());
+            let (to_query, to_target) = network.scores_back(&pass, &query, &target, &slopes)?;
             query.scatter(batch, &to_query, to_states);
             target.scatter(batch, &to_target, to_states);
         }
-        loss
+        Ok(loss)
     }
 }
 

@@ -14,12 +14,12 @@
 use crate::checkpoint::{self, Kept, State};
 use crate::error::{Error, Result};
 use crate::learner::Learner;
+use crate::machine::Machine;
 use crate::objective::{GraphTask, Lesson};
 use crate::optimizer::Optimizer;
 use crate::parameters::{NumberType, Parameters};
 use crate::recipe::Recipe;
 use crate::sampler::{Drawn, Sampler};
-use crate::threads::Threads;
 use crate::validation::{Scored, Validation};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -138,13 +138,13 @@ impl Training {
     /// # Errors
     /// [`Error::Run`] when the folder holds a training already, or the graph has passed no leak check; whatever reading model,
     /// graph and data gives.
-    pub fn begin(folder: &Path, recipe: Recipe, inputs: Inputs, threads: Threads) -> Result<Self> {
+    pub fn begin(folder: &Path, recipe: Recipe, inputs: Inputs, machine: impl Into<Machine>) -> Result<Self> {
         let place = folder.join("run.json");
         if place.exists() {
             let problem = "holds a training already; `uwe train resume` goes on with it".into();
             return Err(Error::Run { path: folder.into(), problem });
         }
-        let (training, manifest) = Self::open(folder, recipe, inputs, threads)?;
+        let (training, manifest) = Self::open(folder, recipe, inputs, machine.into())?;
         std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let text = toml::to_string(&training.recipe)
             .map_err(|error| Error::Recipe { what: "recipe".into(), problem: error.to_string() })?;
@@ -159,12 +159,12 @@ impl Training {
     ///
     /// # Errors
     /// [`Error::Run`] when there is none in the folder, or model, graph or data have changed since it began.
-    pub fn resume(folder: &Path, threads: Threads) -> Result<Self> {
+    pub fn resume(folder: &Path, machine: impl Into<Machine>) -> Result<Self> {
         let place = folder.join("run.json");
         let bytes = std::fs::read(&place).map_err(Error::io("read", &place))?;
         let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| broken(&place, &error))?;
         let recipe = Recipe::read(&folder.join("recipe.toml"))?;
-        let (mut training, now) = Self::open(folder, recipe, manifest.inputs.clone(), threads)?;
+        let (mut training, now) = Self::open(folder, recipe, manifest.inputs.clone(), machine.into())?;
         for (what, then, now) in [
             ("model", &Some(manifest.model_fingerprint), &Some(now.model_fingerprint)),
             ("graph", &Some(manifest.graph_fingerprint), &Some(now.graph_fingerprint)),
@@ -188,10 +188,10 @@ impl Training {
         Ok(training)
     }
 
-    fn open(folder: &Path, recipe: Recipe, inputs: Inputs, threads: Threads) -> Result<(Self, Manifest)> {
-        let learner = Learner::open(&inputs.model, &recipe, recipe.scoring, threads.clone())?;
+    fn open(folder: &Path, recipe: Recipe, inputs: Inputs, machine: Machine) -> Result<(Self, Manifest)> {
+        let learner = Learner::open(&inputs.model, &recipe, recipe.scoring, machine.clone())?;
         let teacher = match &recipe.distillation {
-            Some(options) => Some(Learner::open(&options.model, &recipe, options.scoring, threads)?),
+            Some(options) => Some(Learner::open(&options.model, &recipe, options.scoring, machine)?),
             None => None,
         };
         let graph = GraphFile::read(&inputs.graph)?;
@@ -305,7 +305,7 @@ impl Training {
         let learner = &mut self.learner;
         let batch = learner.batch(drawn.texts.iter().map(String::as_str))?;
         let values = &learner.parameters.values;
-        let step = learner.objective.step(&learner.network, values, &batch, &graphs);
+        let step = learner.objective.step(&learner.network, values, &batch, &graphs)?;
         let norm = self.optimizer.norm(&step.gradient);
         for (what, value) in [("loss", step.loss), ("gradient", norm)] {
             if !value.is_finite() {

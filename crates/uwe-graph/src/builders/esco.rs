@@ -35,6 +35,24 @@ pub(super) fn alternatives(data: &Data<'_>) -> Result<Vec<Draft>> {
     Ok(edges)
 }
 
+/// Other names of occupations.
+pub(super) fn occupations(data: &Data<'_>) -> Result<Vec<Draft>> {
+    let occupations = data.releases.concepts(data.esco, Table::Occupations, "en")?;
+    let edges = occupations.iter().flat_map(|occupation| {
+        let label = occupation.label.trim();
+        let others = occupation.alternatives.lines().map(str::trim);
+        others.filter(move |other| !other.is_empty() && *other != label).map(move |other| Draft {
+            graph: Graph::Alternative,
+            skill: label.into(),
+            skill_id: occupation.uri.clone(),
+            text: other.into(),
+            provenance: Provenance::Real,
+            weight: 1.0,
+        })
+    });
+    Ok(edges.collect())
+}
+
 /// Each sentence of a skill's description.
 pub(super) fn descriptions(data: &Data<'_>) -> Result<Vec<Draft>> {
     let mut edges = Vec::new();

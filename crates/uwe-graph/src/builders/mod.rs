@@ -39,6 +39,7 @@ pub(crate) fn read(source: &Source, data: &Data<'_>) -> Result<Vec<Draft>> {
     let kind = &source.kind;
     match kind {
         SourceKind::EscoAlternatives => esco::alternatives(data),
+        SourceKind::EscoOccupations => esco::occupations(data),
         SourceKind::EscoDescriptions => esco::descriptions(data),
         SourceKind::Vacancies { file, probability, share, most_skills } => {
             esco::vacancies(data, &data.root.join(file), (*probability, *share, *most_skills))
