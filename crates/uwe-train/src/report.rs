@@ -44,7 +44,7 @@ pub fn report(folder: &Path) -> Result<String> {
         @if !validations.is_empty() { (table(&validations)) }
         h2 { "Curves over the steps" }
         div.charts {
-            @if validations.len() > 1 { (lines("Validation: MAP", &validation_lines(&validations))) }
+            @if validations.len() > 1 { (lines("Validation: points of MAP gained", &gains(&validations))) }
             (lines("Loss by graph", &graph_lines(&steps)))
             (lines("Loss, weighted sum", &one("loss", &|step| step.loss)))
             (lines("Learning rate, millionths", &one("rate", &|step| step.learning_rate * 1e6)))
@@ -83,16 +83,26 @@ fn table(validations: &[ValidationLog]) -> Markup {
     }
 }
 
-fn validation_lines(validations: &[ValidationLog]) -> Vec<Line> {
+/// What each set has gained since the first validation; their own values lie too far apart for one chart.
+fn gains(validations: &[ValidationLog]) -> Vec<Line> {
+    let first = validations.first().map(|validation| &validation.scored);
     let mut lines: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for validation in validations {
         let at = validation.validated as f64;
-        lines.entry(" mean".into()).or_default().push((at, validation.scored.mean * 100.0));
+        lines
+            .entry(" mean".into())
+            .or_default()
+            .push((at, gained(validation.scored.mean, first.map(|first| first.mean))));
         for (name, value) in &validation.scored.sets {
-            lines.entry(name.clone()).or_default().push((at, value * 100.0));
+            let before = first.and_then(|first| first.sets.get(name).copied());
+            lines.entry(name.clone()).or_default().push((at, gained(*value, before)));
         }
     }
     lines.into_iter().collect()
+}
+
+fn gained(value: f64, before: Option<f64>) -> f64 {
+    (value - before.unwrap_or(value)) * 100.0
 }
 
 fn graph_lines(steps: &[StepLog]) -> Vec<Line> {
@@ -143,7 +153,7 @@ fn lines(title: &str, lines: &[Line]) -> Markup {
     html! {
         div {
             (figure(title, "", svg))
-            @if lines.len() > 1 { p.note { @for (series, (name, _)) in lines.iter().enumerate() { (swatch(series)) (name) " " } } }
+            @if lines.len() > 1 { p.note { @for (series, (name, _)) in lines.iter().enumerate() { span.name { (swatch(series)) (name) } " " } } }
         }
     }
 }
