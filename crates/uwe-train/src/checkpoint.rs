@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 use crate::parameters::{NumberType, Parameters};
+use crate::sampler::Neighbours;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -23,8 +24,8 @@ pub struct State {
 /// Parts of a checkpoint file, by the prefix of their tensors; the last is there where weights are averaged.
 const PARTS: [&str; 4] = ["weights/", "first/", "second/", "average/"];
 const STATE: &str = "state";
-/// What each skill brings, a row a skill; rows are filled up with [`NONE`].
-const NEIGHBOURS: &str = "neighbours";
+/// What each skill of a graph brings, a row a skill; rows are filled up with [`NONE`].
+const NEIGHBOURS: &str = "neighbours/";
 const NONE: u32 = u32::MAX;
 
 /// What a checkpoint holds.
@@ -34,7 +35,7 @@ pub(crate) struct Kept<'a> {
     /// Running mean of the weights; empty without.
     pub(crate) average: &'a [f32],
     /// What each skill brings; empty without.
-    pub(crate) neighbours: &'a [Vec<u32>],
+    pub(crate) neighbours: &'a Neighbours,
     pub(crate) state: &'a State,
 }
 
@@ -57,15 +58,11 @@ impl Kept<'_> {
                     .push((format!("{part}{}", place.name), view.map_err(|error| wrong(error.to_string()))?));
             }
         }
-        let width = self.neighbours.iter().map(Vec::len).max().unwrap_or(0);
-        let rows = self.neighbours.iter().flat_map(|row| {
-            let filling = std::iter::repeat_n(NONE, width - row.len());
-            row.iter().copied().chain(filling)
-        });
-        let rows: Vec<u8> = rows.flat_map(u32::to_le_bytes).collect();
-        if width > 0 {
-            let view = TensorView::new(Dtype::U32, vec![self.neighbours.len(), width], &rows);
-            views.push((NEIGHBOURS.into(), view.map_err(|error| wrong(error.to_string()))?));
+        let tables: Vec<(&str, [usize; 2], Vec<u8>)> =
+            self.neighbours.iter().map(|(graph, rows)| table(graph, rows)).collect();
+        for (graph, shape, bytes) in &tables {
+            let view = TensorView::new(Dtype::U32, shape.to_vec(), bytes);
+            views.push((format!("{NEIGHBOURS}{graph}"), view.map_err(|error| wrong(error.to_string()))?));
         }
         let state = serde_json::to_string(self.state).map_err(|error| wrong(error.to_string()))?;
         let note = HashMap::from([(STATE.to_string(), state)]);
@@ -74,13 +71,23 @@ impl Kept<'_> {
     }
 }
 
+/// Lists as a table of numbers.
+fn table<'a>(graph: &'a str, rows: &[Vec<u32>]) -> (&'a str, [usize; 2], Vec<u8>) {
+    let width = rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
+    let filled = rows.iter().flat_map(|row| {
+        let filling = std::iter::repeat_n(NONE, width - row.len());
+        row.iter().copied().chain(filling)
+    });
+    (graph, [rows.len(), width], filled.flat_map(u32::to_le_bytes).collect())
+}
+
 /// Reads a checkpoint into parameters, optimiser and running mean; returns where its training stands and what each skill brings.
 pub(crate) fn load(
     path: &Path,
     parameters: &mut Parameters,
     optimizer: &mut Optimizer,
     average: &mut Vec<f32>,
-) -> Result<(State, Vec<Vec<u32>>)> {
+) -> Result<(State, Neighbours)> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let wrong = |problem: String| Error::Weights { path: path.into(), problem };
     let unsound = |error: safetensors::SafeTensorError| wrong(format!("is no sound checkpoint: {error}"));
@@ -97,13 +104,14 @@ pub(crate) fn load(
             values[place.range.clone()].iter_mut().zip(numbers).for_each(|(value, number)| *value = number);
         }
     }
-    let mut neighbours = Vec::new();
-    if let Ok(view) = tensors.tensor(NEIGHBOURS) {
+    let mut neighbours = Neighbours::new();
+    for (name, view) in tensors.iter() {
+        let Some(graph) = name.strip_prefix(NEIGHBOURS) else { continue };
         let width = view.shape().get(1).copied().unwrap_or(1).max(1);
         let numbers = view.data().chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         let numbers: Vec<u32> = numbers.collect();
         let row = |row: &[u32]| row.iter().copied().filter(|place| *place != NONE).collect();
-        neighbours = numbers.chunks(width).map(row).collect();
+        neighbours.insert(graph.into(), numbers.chunks(width).map(row).collect());
     }
     let state = metadata.metadata().as_ref().and_then(|note| note.get(STATE));
     let state = state.and_then(|state| serde_json::from_str(state).ok());

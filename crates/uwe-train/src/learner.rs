@@ -7,6 +7,7 @@ use crate::network::{Batch, Network};
 use crate::objective::{GraphTask, Objective};
 use crate::parameters::Parameters;
 use crate::recipe::{Negatives, Recipe};
+use crate::sampler::{Neighbours, Sampler};
 use std::path::Path;
 use uwe::{ModelFolder, Scoring, Tokenizer};
 
@@ -64,19 +65,26 @@ impl Learner {
         graphs.iter().map(tables).collect()
     }
 
-    /// The nearest others of each text.
-    pub(crate) fn neighbours<'a>(
-        &self,
-        texts: impl Iterator<Item = &'a str>,
-        options: &Negatives,
-    ) -> Result<Vec<Vec<u32>>> {
-        let texts: Vec<&str> = texts.collect();
-        let mut vectors = Vec::with_capacity(texts.len() * self.network.hidden());
+    /// In each graph, the nearest others of each skill.
+    pub(crate) fn neighbours(&self, sampler: &Sampler, options: &Negatives) -> Result<Neighbours> {
+        let texts: Vec<&str> = sampler.skills().collect();
+        let width = self.network.hidden();
+        let mut vectors = Vec::with_capacity(texts.len() * width);
         for texts in texts.chunks(CHUNK) {
             let batch = self.batch(texts.iter().copied())?;
             vectors.extend(self.objective.pooled(&self.network, &self.parameters.values, &batch)?);
         }
         let most = (options.neighbours, options.most_similar);
-        Ok(neighbours(&vectors, self.network.hidden(), most, self.network.threads()))
+        let of_graph = |(graph, known): (&str, Vec<u32>)| {
+            let rows = known.iter().map(|place| *place as usize * width);
+            let own: Vec<f32> =
+                rows.flat_map(|start| vectors[start..start + width].iter().copied()).collect();
+            let mut all = vec![Vec::new(); texts.len()];
+            for (place, found) in known.iter().zip(neighbours(&own, width, most, self.network.threads())) {
+                all[*place as usize] = found.into_iter().map(|other| known[other as usize]).collect();
+            }
+            (graph.to_string(), all)
+        };
+        Ok(sampler.known().map(of_graph).collect())
     }
 }

@@ -28,6 +28,9 @@ struct Side {
     all: Vec<u32>,
 }
 
+/// By graph, for the place of each skill, the places of others.
+pub(crate) type Neighbours = BTreeMap<String, Vec<Vec<u32>>>;
+
 /// Training edges in the form that batches are drawn from.
 #[derive(Debug)]
 pub struct Sampler {
@@ -40,8 +43,8 @@ pub struct Sampler {
     texts: Vec<String>,
     folded: Vec<String>,
     graphs: BTreeMap<String, Side>,
-    /// Skills that a drawn skill brings; empty without hard negatives.
-    neighbours: Vec<Vec<u32>>,
+    /// In each graph, the skills that a drawn skill brings; empty without hard negatives.
+    neighbours: Neighbours,
 }
 
 /// One graph's part of a batch: row `i` was drawn with column `i`.
@@ -83,7 +86,7 @@ impl Sampler {
             texts: Vec::new(),
             folded: Vec::new(),
             graphs: BTreeMap::new(),
-            neighbours: Vec::new(),
+            neighbours: Neighbours::new(),
         };
         let mut skills: HashMap<&str, u32> = HashMap::new();
         let mut texts: HashMap<&str, u32> = HashMap::new();
@@ -142,18 +145,41 @@ impl Sampler {
     }
 
     /// Texts of the skills, in their places.
-    pub fn skills(&self) -> impl ExactSizeIterator<Item = &str> {
+    pub(crate) fn skills(&self) -> impl ExactSizeIterator<Item = &str> {
         self.skills.iter().map(|(text, ..)| text.as_str())
     }
 
-    /// Has each drawn skill bring others: a list for each place.
-    pub fn bring(&mut self, neighbours: Vec<Vec<u32>>) {
+    /// Places of the skills that each graph knows.
+    pub(crate) fn known(&self) -> impl Iterator<Item = (&str, Vec<u32>)> {
+        let known = |side: &Side| {
+            let places = side.texts.iter().enumerate().filter(|(_, texts)| !texts.is_empty());
+            places.map(|(place, _)| place as u32).collect()
+        };
+        self.graphs.iter().map(move |(graph, side)| (graph.as_str(), known(side)))
+    }
+
+    /// Has each drawn skill bring others.
+    pub(crate) fn bring(&mut self, neighbours: Neighbours) {
         self.neighbours = neighbours;
     }
 
     /// What each skill brings.
-    pub fn brought(&self) -> &[Vec<u32>] {
+    pub(crate) fn brought(&self) -> &Neighbours {
         &self.neighbours
+    }
+
+    /// An order of skills, with what each of them brings behind it; what is brought brings nothing, else a batch would wander off
+    /// along a chain.
+    fn with_neighbours(&self, graph: &str, order: Vec<u32>) -> Vec<u32> {
+        let Some(neighbours) = self.neighbours.get(graph) else { return order };
+        let (mut all, mut seen) = (Vec::with_capacity(order.len()), HashSet::new());
+        for skill in order {
+            if seen.insert(skill) {
+                all.push(skill);
+                all.extend(neighbours[skill as usize].iter().filter(|other| seen.insert(**other)));
+            }
+        }
+        all
     }
 
     fn generator(&self, purpose: &str, number: u64) -> ChaCha8Rng {
@@ -200,21 +226,7 @@ impl Sampler {
         order.shuffle(&mut generator);
         let start = (step % self.epoch()) as usize * self.batch;
         let count = self.batch.min(order.len());
-        let mut in_turn = (0..order.len()).map(|offset| order[(start + offset) % order.len()]);
-        if self.neighbours.is_empty() {
-            return in_turn.take(count).collect();
-        }
-        let (mut base, mut seen) = (Vec::with_capacity(count), HashSet::new());
-        while base.len() < count {
-            let Some(skill) = in_turn.next() else { break };
-            // One that others brought brings none: a batch would wander off along a chain.
-            if seen.insert(skill) {
-                base.push(skill);
-                base.extend(self.neighbours[skill as usize].iter().filter(|other| seen.insert(**other)));
-            }
-        }
-        base.truncate(count);
-        base
+        (0..count).map(|offset| order[(start + offset) % order.len()]).collect()
     }
 
     /// The batch of a step.
@@ -231,22 +243,21 @@ impl Sampler {
         };
         let mut graphs = Vec::with_capacity(self.graphs.len());
         for (graph, side) in &self.graphs {
-            // Skills of the base that the graph knows, then others that it knows, until there are enough.
+            // Skills of the base that the graph knows, then others that it knows, until there are enough: also where two of the base
+            // cannot stand in one batch.
             let mut order: Vec<u32> = base.clone();
             let missing = side
                 .batch
                 .saturating_sub(base.iter().filter(|skill| !side.texts[**skill as usize].is_empty()).count());
-            if missing > 0 {
-                let mut others: Vec<u32> = (0..self.skills.len() as u32)
-                    .filter(|skill| !side.texts[*skill as usize].is_empty())
-                    .collect();
-                others.retain(|skill| generator.random::<f64>() < self.skills[*skill as usize].2);
-                let (few, _) = others.partial_shuffle(&mut generator, 2 * missing + side.batch);
-                order.extend_from_slice(few);
-            }
+            let mut others: Vec<u32> = (0..self.skills.len() as u32)
+                .filter(|skill| !side.texts[*skill as usize].is_empty())
+                .filter(|skill| generator.random::<f64>() < self.skills[*skill as usize].2)
+                .collect();
+            let (few, _) = others.partial_shuffle(&mut generator, 2 * missing + side.batch);
+            order.extend_from_slice(few);
             let (mut skills, mut items) = (Vec::new(), Vec::new());
             let (mut seen_skills, mut seen_texts) = (HashSet::new(), HashSet::new());
-            for skill in order {
+            for skill in self.with_neighbours(graph, order) {
                 let linked = &side.texts[skill as usize];
                 if skills.len() == side.batch || linked.is_empty() {
                     continue;
@@ -336,5 +347,102 @@ impl Drawn {
             hasher.update(format!("{:?}{:?}{:?}", graph.skills, graph.texts, graph.links.columns).as_bytes());
         }
         hasher.finalize().to_hex()[..16].to_string()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+mod tests {
+    use super::*;
+    use uwe_graph::Provenance;
+
+    fn edge(graph: Graph, skill: usize, text: &str, (source, part): (&str, Part)) -> Edge {
+        Edge {
+            graph,
+            skill: format!("skill {skill}"),
+            skill_id: format!("s:{skill}"),
+            text: text.into(),
+            source: source.into(),
+            weight: 1.0,
+            provenance: Provenance::Real,
+            part,
+        }
+    }
+
+    /// Forty skills; each has titles that it shares with the next ones, a sentence of its own, and a held-out title.
+    fn edges() -> Vec<Edge> {
+        let mut edges = Vec::new();
+        for skill in 0..40 {
+            for title in 0..3 {
+                let title = format!("title {}", (skill + title) % 40);
+                edges.push(edge(Graph::Job, skill, &title, ("titles", Part::Train)));
+            }
+            edges.push(edge(Graph::Job, skill, &format!("held out {skill}"), ("titles", Part::Val)));
+            edges.push(edge(Graph::Job, skill, &format!("unwanted {skill}"), ("noise", Part::Train)));
+            edges.push(edge(Graph::Sentence, skill, &format!("sentence {skill}"), ("texts", Part::Train)));
+        }
+        edges
+    }
+
+    fn recipe() -> Recipe {
+        let text = "batch = 16\njoin_sentences = 0.5\n[graphs.job]\nweight = 1.0\ntemperature = 0.1\n[graphs.sentence]\n\
+                    weight = 1.0\ntemperature = 0.1\nbatch = 8\n[sources]\nnoise = 0.0\n";
+        Recipe::parse(text, "r.toml").unwrap()
+    }
+
+    #[test]
+    fn a_draw_has_every_link_and_no_text_twice() {
+        let edges = edges();
+        let sampler = Sampler::new(&edges, &recipe()).unwrap();
+        let linked: HashSet<(&str, &str)> =
+            edges.iter().map(|edge| (&edge.skill[..], &edge.text[..])).collect();
+        let mut joined = 0;
+        for step in 0..30 {
+            let drawn = sampler.draw(step);
+            assert_eq!(drawn, sampler.draw(step), "a step is drawn the same each time");
+            for graph in &drawn.graphs {
+                assert_eq!(graph.skills.len(), if graph.graph == "job" { 16 } else { 8 });
+                for side in [&graph.skills, &graph.texts] {
+                    assert_eq!(side.iter().collect::<HashSet<_>>().len(), side.len(), "a text stands twice");
+                }
+                for (row, skill) in graph.skills.iter().enumerate() {
+                    for (column, text) in graph.texts.iter().enumerate() {
+                        let text = &drawn.texts[*text];
+                        assert!(!text.contains("held out") && !text.contains("unwanted"), "{text}");
+                        // A joined text is linked to what either of its sentences is linked to.
+                        let words: Vec<&str> = text.split(' ').collect();
+                        joined += usize::from(words.len() > 2);
+                        let is = words
+                            .chunks(2)
+                            .any(|part| linked.contains(&(&drawn.texts[*skill][..], &part.join(" ")[..])));
+                        let found = graph.links.columns[row].contains(&(column as u32));
+                        assert_eq!(found, is, "{} and {text}", drawn.texts[*skill]);
+                        assert!(row != column || is, "a row and its column are not linked");
+                    }
+                }
+            }
+        }
+        assert!(joined > 0);
+        assert_ne!(sampler.draw(0), sampler.draw(1));
+        let all: HashSet<String> = (0..sampler.epoch()).flat_map(|step| sampler.draw(step).texts).collect();
+        // An epoch has every skill but those that could not stand beside others.
+        assert!(all.iter().filter(|text| text.starts_with("skill")).count() >= 32);
+    }
+
+    #[test]
+    fn a_drawn_skill_brings_its_neighbours() {
+        let mut sampler = Sampler::new(&edges(), &recipe()).unwrap();
+        // Skills in pairs: 0 with 1, 2 with 3.
+        let pairs: Vec<Vec<u32>> = (0..40u32).map(|skill| vec![skill ^ 1]).collect();
+        sampler.bring(Neighbours::from([("job".into(), pairs)]));
+        let drawn = sampler.draw(3);
+        let job = drawn.graphs.iter().find(|graph| graph.graph == "job").unwrap();
+        let number = |place: &usize| drawn.texts[*place][6..].parse::<u32>().unwrap();
+        let skills: HashSet<u32> = job.skills.iter().map(number).collect();
+        let with_neighbour = skills.iter().filter(|skill| skills.contains(&(**skill ^ 1))).count();
+        // A title of a neighbour may have been drawn already: then it stays away.
+        assert!(with_neighbour >= 12, "{skills:?}");
+        sampler.bring(Neighbours::new());
+        assert_ne!(drawn, sampler.draw(3));
     }
 }

@@ -340,7 +340,7 @@ impl Training {
         let Some(options) = &self.recipe.negatives else { return Ok(()) };
         let again = options.refresh > 0 && self.state.step.is_multiple_of(options.refresh);
         if again || self.sampler.brought().is_empty() {
-            let found = self.learner.neighbours(self.sampler.skills(), options)?;
+            let found = self.learner.neighbours(&self.sampler, options)?;
             self.sampler.bring(found);
         }
         Ok(())
