@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use workbench::sources::vacancies::{batches, column, strings, wrong_type};
-use workbench::{Error, Result, write_parquet, write_whole};
+use workbench::{Error, Result, clear_partial, write_parquet, write_whole};
 
 /// Which of the three graphs an edge belongs to. All share the skill side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -197,6 +197,8 @@ impl GraphFile {
     /// [`Error::Io`] when the folder cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        // What an earlier run was writing when it was killed.
+        clear_partial(folder);
         let text = |value: fn(&Edge) -> &str| -> ArrayRef {
             Arc::new(StringArray::from_iter_values(self.edges.iter().map(value)))
         };

@@ -63,7 +63,11 @@ fn the_starter_graph_is_whole_and_the_same_each_time() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (folder.path().join("a"), folder.path().join("b"));
     graph.write(&a).unwrap();
+    // What a killed process was writing goes.
+    std::fs::create_dir(&b).unwrap();
+    std::fs::write(b.join(".part-left"), "half").unwrap();
     starter().write(&b).unwrap();
+    assert!(!b.join(".part-left").exists());
     let edges = format!("edges-{}.parquet", graph.manifest.fingerprint);
     for name in [&edges[..], "graph.json"] {
         assert_eq!(std::fs::read(a.join(name)).unwrap(), std::fs::read(b.join(name)).unwrap(), "{name}");

@@ -119,6 +119,9 @@ pub(crate) fn load(
     Ok((state, neighbours))
 }
 
+/// How the name of a folder begins that is not yet whole.
+const PARTIAL: &str = ".partial-";
+
 /// Largest file that is taken over into an exported folder: a tokenizer is far smaller, weights in another form are larger.
 const LARGEST_COPY: u64 = 16 << 20;
 
@@ -141,7 +144,7 @@ pub fn export(model: &Path, parameters: &Parameters, number_type: NumberType, to
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
     let partial = tempfile::Builder::new()
-        .prefix(".partial-")
+        .prefix(PARTIAL)
         .tempdir_in(parent)
         .map_err(Error::io("create a folder in", parent))?;
     copy_small(model, partial.path())?;
@@ -164,6 +167,18 @@ pub fn export(model: &Path, parameters: &Parameters, number_type: NumberType, to
     std::fs::rename(partial.keep(), to).map_err(Error::io("rename a folder to", to))?;
     let _ = std::fs::remove_dir_all(&old);
     Ok(())
+}
+
+/// Removes what a killed training was writing.
+pub(crate) fn clear_partial(run: &Path) {
+    workbench::clear_partial(run);
+    for entry in std::fs::read_dir(run).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        // Nobody misses what cannot be removed.
+        if name.to_string_lossy().starts_with(PARTIAL) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Copies a folder's small files, weights of any form aside.

@@ -184,6 +184,7 @@ impl Training {
             training.state = state;
             training.sampler.bring(neighbours);
         }
+        checkpoint::clear_partial(folder);
         training.cut_log()?;
         Ok(training)
     }

@@ -193,9 +193,12 @@ fn a_training_that_is_killed_and_resumed_ends_with_the_same_weights() {
         })
     }));
     assert!(gone.is_err());
+    std::fs::create_dir(killed.join(".partial-model")).unwrap();
+    std::fs::write(killed.join(".part-checkpoint"), "half").unwrap();
     let mut resumed = Training::resume(&killed, Threads::new(2).unwrap()).unwrap();
     assert_eq!(resumed.state().step, 130);
     resumed.run(&mut |_| true).unwrap();
+    assert!(!killed.join(".partial-model").exists() && !killed.join(".part-checkpoint").exists());
     let read = |run: &Path, file: &str| std::fs::read(run.join(file)).unwrap();
     for file in ["checkpoint.safetensors", "last/model.safetensors", "best/model.safetensors"] {
         assert!(read(&whole, file) == read(&killed, file), "{file} differs");
