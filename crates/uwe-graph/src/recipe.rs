@@ -48,7 +48,7 @@ fn one() -> f32 {
     1.0
 }
 
-/// The kinds of sources. Files are relative to the data folder.
+/// The kinds of sources. Files are relative to the data folder; a table that begins with `./` or `../`, to the recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum SourceKind {
@@ -58,6 +58,11 @@ pub enum SourceKind {
     EscoOccupations,
     /// Sentences of ESCO skills' descriptions.
     EscoDescriptions,
+    /// Sentences of ESCO occupations' descriptions with alternative labels of the occupation; a sentence stands on the skill side.
+    EscoOccupationDescriptions {
+        /// Most alternative labels of an occupation, in the order of the file.
+        most_titles: usize,
+    },
     /// Vacancy titles with tagged skills, as Parquet; what `uwe graph tag` writes, too.
     Vacancies {
         /// The file, or a folder of such files.
@@ -128,11 +133,11 @@ pub enum SourceKind {
         file: String,
         /// The graph.
         graph: crate::Graph,
-        /// Column of the skill's text.
-        skill: String,
+        /// Column of the skill's text; without it, the label of the ESCO skill or occupation that `skill_id` names.
+        skill: Option<String>,
         /// Column of the other text.
         text: String,
-        /// Column of the skill's identifier; without it, the text.
+        /// Column of the skill's identifier; without it, the skill's text.
         skill_id: Option<String>,
         /// How the edges came to be.
         provenance: crate::Provenance,
@@ -146,7 +151,16 @@ impl Recipe {
     /// [`Error::Data`] names the line at fault; [`Error::Io`] when it cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        Self::parse(&text, &path.display().to_string())
+        let mut recipe = Self::parse(&text, &path.display().to_string())?;
+        let home = std::path::absolute(path).map_err(Error::io("find", path))?;
+        for source in &mut recipe.sources {
+            if let SourceKind::Table { file, .. } = &mut source.kind
+                && (file.starts_with("./") || file.starts_with("../"))
+            {
+                *file = home.parent().unwrap_or(&home).join(&*file).display().to_string();
+            }
+        }
+        Ok(recipe)
     }
 
     fn parse(text: &str, name: &str) -> Result<Self> {

@@ -71,6 +71,48 @@ pub(super) fn descriptions(data: &Data<'_>) -> Result<Vec<Draft>> {
     Ok(edges)
 }
 
+/// Each sentence of an occupation's description with other names of the occupation: at most `most` of them.
+///
+/// Descriptions begin with the occupation's own name (`Bakers make bread.`), by which the sentence alone would be found:
+/// words of the label and the `s` behind them are cut off the beginning.
+pub(super) fn occupation_descriptions(data: &Data<'_>, most: usize) -> Result<Vec<Draft>> {
+    let mut edges = Vec::new();
+    for occupation in data.releases.concepts(data.esco, Table::Occupations, "en")? {
+        let label = occupation.label.trim();
+        for (index, sentence) in cut(&occupation.description, 4).into_iter().enumerate() {
+            let task = without_subject(sentence, label);
+            let others = occupation.alternatives.lines().map(str::trim).filter(|other| !other.is_empty());
+            edges.extend(others.take(most).map(|title| Draft {
+                graph: Graph::Job,
+                skill: task.into(),
+                skill_id: format!("{}#{index}", occupation.uri),
+                text: title.into(),
+                provenance: Provenance::Real,
+                weight: 1.0,
+            }));
+        }
+    }
+    Ok(edges)
+}
+
+/// A sentence behind the words at its beginning that are an occupation's name, in the singular or the plural.
+fn without_subject<'a>(sentence: &'a str, label: &str) -> &'a str {
+    let stem = |word: &str| {
+        let word = word.to_lowercase();
+        word.trim_end_matches(|c: char| !c.is_alphanumeric()).trim_end_matches(['s', 'e']).to_string()
+    };
+    let name: Vec<String> = label.split_whitespace().map(stem).collect();
+    let mut rest = sentence;
+    while let Some((word, behind)) = rest.split_once(' ') {
+        if !name.contains(&stem(word)) {
+            break;
+        }
+        rest = behind.trim_start();
+    }
+    // Nothing but the name: the sentence stays.
+    if rest.split_whitespace().count() < 3 { sentence } else { rest }
+}
+
 /// Titles of vacancies with the skills that a tagger found: (least probability, least share, most skills).
 pub(super) fn vacancies(data: &Data<'_>, path: &Path, limits: (f64, f64, usize)) -> Result<Vec<Draft>> {
     let (probability, share, most) = limits;
@@ -158,4 +200,21 @@ pub(super) fn occupation_titles(data: &Data<'_>, file: &str, release: &str) -> R
         })
     });
     Ok(edges.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_subject;
+
+    #[test]
+    fn the_name_of_an_occupation_is_cut_off_its_description() {
+        for (sentence, label, rest) in [
+            ("Bakers make a wide range of breads.", "baker", "make a wide range of breads."),
+            ("Tobacco specialised sellers sell tobacco products.", "tobacco specialised seller", "sell tobacco products."),
+            ("They sand wood and tune it.", "piano maker", "They sand wood and tune it."),
+            ("Piano makers tune.", "piano maker", "Piano makers tune."),
+        ] {
+            assert_eq!(without_subject(sentence, label), rest);
+        }
+    }
 }

@@ -41,6 +41,7 @@ pub(crate) fn read(source: &Source, data: &Data<'_>) -> Result<Vec<Draft>> {
         SourceKind::EscoAlternatives => esco::alternatives(data),
         SourceKind::EscoOccupations => esco::occupations(data),
         SourceKind::EscoDescriptions => esco::descriptions(data),
+        SourceKind::EscoOccupationDescriptions { most_titles } => esco::occupation_descriptions(data, *most_titles),
         SourceKind::Vacancies { file, probability, share, most_skills } => {
             esco::vacancies(data, &data.root.join(file), (*probability, *share, *most_skills))
         }
@@ -48,11 +49,12 @@ pub(crate) fn read(source: &Source, data: &Data<'_>) -> Result<Vec<Draft>> {
             let tags = crate::tag::folder(data.work, &source.name);
             let mut edges = esco::vacancies(data, &tags.join("vacancies"), (0.0, *share, *most_skills))?;
             edges.extend(own::edges(
+                data,
                 &tags,
                 &SourceKind::Table {
                     file: "sentences".into(),
                     graph: Graph::Sentence,
-                    skill: "skill".into(),
+                    skill: Some("skill".into()),
                     text: "text".into(),
                     skill_id: Some("skill_id".into()),
                     provenance: Provenance::Tagged,
@@ -68,7 +70,7 @@ pub(crate) fn read(source: &Source, data: &Data<'_>) -> Result<Vec<Draft>> {
         }
         SourceKind::OnetTasks { folder, most_titles } => onet::tasks(&data.root.join(folder), *most_titles),
         SourceKind::Starter { folder } => starter::edges(&data.root.join(folder)),
-        SourceKind::Table { .. } => own::edges(data.root, kind),
+        SourceKind::Table { .. } => own::edges(data, data.root, kind),
     }
 }
 
