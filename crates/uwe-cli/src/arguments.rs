@@ -182,7 +182,7 @@ pub(crate) struct BuildArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelCommand {
-    /// Write a model folder in another number type, for this program and Python's sentence-transformers
+    /// Write a model folder in another number type, or the mean of several, for this program and Python's sentence-transformers
     Export(ExportArguments),
     /// Describe a model, and the kernels that would run it here
     Info {
@@ -575,9 +575,13 @@ pub(crate) enum TrainCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  uwe model export runs/mini/best --output models/mini
+  uwe model export runs/seed-1/best runs/seed-2/best --output models/mini")]
 pub(crate) struct ExportArguments {
-    /// Model folder
-    pub(crate) model: PathBuf,
+    /// Model folder; of several, which differ in their training alone, the mean of the weights
+    #[arg(required = true, value_name = "MODEL")]
+    pub(crate) models: Vec<PathBuf>,
     /// Folder to write
     #[arg(long, short, value_name = "DIR")]
     pub(crate) output: PathBuf,

@@ -128,16 +128,33 @@ fn finish(run: &Path, mut training: Training) -> Result<()> {
 
 /// Writes a model folder in another number type.
 pub(crate) fn export(arguments: &ExportArguments) -> Result<()> {
-    let folder = ModelFolder::open(&arguments.model)?;
-    let parameters = Parameters::read(&folder.weights, &Network::order(&folder.config))?;
+    let Some((model, others)) = arguments.models.split_first() else { bail!("name a model folder") };
+    let folder = ModelFolder::open(model)?;
+    let mut parameters = Parameters::read(&folder.weights, &Network::order(&folder.config))?;
     let number_type = match arguments.numbers {
         NumberTypeArgument::F32 => NumberType::F32,
         NumberTypeArgument::F16 => NumberType::F16,
     };
-    if same(&arguments.model, &arguments.output) {
+    if arguments.models.iter().any(|model| same(model, &arguments.output)) {
         bail!("--output is the model itself; name another folder");
     }
-    uwe_train::export(&arguments.model, &parameters, number_type, &arguments.output)?;
+    let mut weights = Vec::with_capacity(others.len());
+    for other in others {
+        let other_folder = ModelFolder::open(other)?;
+        let tokens = |folder: &ModelFolder| std::fs::read(&folder.tokenizer);
+        if other_folder.scoring != folder.scoring || tokens(&other_folder)? != tokens(&folder)? {
+            bail!(
+                "{} has another scorer or tokenizer than {}\nhint: only models that differ in their training alone have a mean",
+                other.display(),
+                model.display()
+            );
+        }
+        weights.push(other_folder.weights);
+    }
+    if !weights.is_empty() {
+        parameters.average_with(&weights)?;
+    }
+    uwe_train::export(model, &parameters, number_type, &arguments.output)?;
     note(&format!("wrote {}", arguments.output.display()));
     Ok(())
 }

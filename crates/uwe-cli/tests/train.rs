@@ -63,6 +63,16 @@ fn a_training_gives_a_model_that_ranks_is_drawn_and_exported() {
     assert_ne!(score(&[]), score(&["--scorer", "soft", "--temperature", "5"]));
     let itself = run(folder.path(), &["model", "export", "half", "--output", "half"]);
     assert!(itself.code == Some(1) && itself.err.contains("is the model itself"), "{}", itself.err);
+    // The mean of a model and itself is the model; one with another scorer has none with it.
+    let mean = run(folder.path(), &["model", "export", "run/last", "run/last", "--output", "mean"]);
+    assert_eq!(mean.code, Some(0), "{}", mean.err);
+    let weights = |name: &str| std::fs::read(folder.path().join(name).join("model.safetensors")).unwrap();
+    assert_eq!(weights("mean"), weights("half"));
+    let settings = folder.path().join("mean/config_uwe.json");
+    let other = std::fs::read_to_string(&settings).unwrap().replace("max-sim", "cosine");
+    std::fs::write(&settings, other).unwrap();
+    let mixed = run(folder.path(), &["model", "export", "half", "mean", "--output", "x"]);
+    assert!(mixed.code == Some(1) && mixed.err.contains("has another scorer or tokenizer"), "{}", mixed.err);
 }
 
 #[test]
