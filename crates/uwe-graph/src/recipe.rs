@@ -60,6 +60,8 @@ pub enum SourceKind {
     EscoDescriptions,
     /// Sentences of ESCO occupations' descriptions with alternative labels of the occupation; a sentence stands on the skill side.
     EscoOccupationDescriptions {
+        /// Parquet with the columns `uri` and `text`: sentences in the place of ESCO's own.
+        file: Option<String>,
         /// Most alternative labels of an occupation, in the order of the file.
         most_titles: usize,
     },
@@ -154,7 +156,8 @@ impl Recipe {
         let mut recipe = Self::parse(&text, &path.display().to_string())?;
         let home = std::path::absolute(path).map_err(Error::io("find", path))?;
         for source in &mut recipe.sources {
-            if let SourceKind::Table { file, .. } = &mut source.kind
+            if let SourceKind::Table { file, .. }
+            | SourceKind::EscoOccupationDescriptions { file: Some(file), .. } = &mut source.kind
                 && (file.starts_with("./") || file.starts_with("../"))
             {
                 *file = home.parent().unwrap_or(&home).join(&*file).display().to_string();

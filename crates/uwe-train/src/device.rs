@@ -8,9 +8,15 @@
 use crate::error::{Error, Result};
 use crate::interaction::{Form, Pass, Queries, Targets, Vectors};
 use crate::network::{Batch, LayerAt, LinearAt, Network, NormAt};
+use burn_autodiff::Autodiff;
+use burn_flex::Flex;
 use burn_tensor::activation::{gelu, softmax};
-use burn_tensor::{DType, Gradients, Int, Tensor, TensorData};
+use burn_tensor::backend::{AutodiffBackend, Backend};
+use burn_tensor::{DType, Int, Tensor, TensorData};
+use std::any::Any;
+use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Places of a chunk of texts, padding included.
 const CHUNK: usize = 16_384;
@@ -21,17 +27,10 @@ const NOTHING: f32 = -1e30;
 
 /// A device, and how it multiplies.
 #[derive(Clone, Debug)]
-pub struct Device {
-    device: burn_tensor::Device,
-    /// Whether factors of matrix products are rounded to bfloat16; sums stay in 32 bits.
-    mixed: bool,
-}
+pub struct Device(Arc<dyn Passes>);
 
-/// What the way back needs of a batch: a chunk's texts and their tracked states.
-pub(crate) struct Kept {
-    weights: Weights,
-    chunks: Vec<(Chunk, Tensor<2>)>,
-}
+/// What the way back needs of a batch: a backend's [`KeptBy`].
+pub(crate) struct Kept(Box<dyn Any + Send>);
 
 impl Device {
     /// A device by name: `burn-cpu`, burn's own processor backend, or, in a build with the feature `cuda`, `cuda` and `cuda:1`.
@@ -39,10 +38,15 @@ impl Device {
     /// # Errors
     /// When this build has no such device.
     pub fn named(name: &str, mixed: bool) -> std::result::Result<Self, String> {
-        let device = match name.split_once(':').map_or((name, "0"), |(name, index)| (name, index)) {
-            ("burn-cpu", "0") => Some(burn_tensor::Device::flex()),
+        let passes: Option<Arc<dyn Passes>> = match name.split_once(':').unwrap_or((name, "0")) {
+            ("burn-cpu", "0") => {
+                Some(Arc::new(Engine::<Autodiff<Flex>> { device: Default::default(), mixed }))
+            }
             #[cfg(feature = "cuda")]
-            ("cuda", index) => index.parse::<usize>().ok().map(burn_tensor::Device::cuda),
+            ("cuda", index) => index.parse().ok().map(|index| {
+                let device = burn_cuda::CudaDevice::new(index);
+                Arc::new(Engine::<Autodiff<burn_cuda::Cuda>> { device, mixed }) as Arc<dyn Passes>
+            }),
             _ => None,
         };
         let problem = || {
@@ -50,28 +54,66 @@ impl Device {
                 "`{name}` is no device of this build; `burn-cpu` is one, and with the feature `cuda`, `cuda`"
             )
         };
-        Ok(Self { device: device.ok_or_else(problem)?, mixed })
+        Ok(Self(passes.ok_or_else(problem)?))
     }
 
-    fn upload<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
-        Tensor::from_data(TensorData::new(values, shape), &self.device)
+    pub(crate) fn passes(&self) -> &dyn Passes {
+        &*self.0
     }
+}
 
-    fn integers(&self, values: Vec<i32>) -> Tensor<1, Int> {
-        let count = values.len();
-        Tensor::from_data(TensorData::new(values, [count]), &self.device)
-    }
-
-    /// A matrix product, of rounded factors where the device is told so.
-    fn product<const D: usize>(&self, left: Tensor<D>, right: Tensor<D>) -> Tensor<D> {
-        if self.mixed {
-            return left.cast(DType::BF16).matmul(right.cast(DType::BF16)).cast(DType::F32);
-        }
-        left.matmul(right)
-    }
-
+/// The passes, whatever burn's backend is.
+pub(crate) trait Passes: Debug + Send + Sync {
     /// Token states of a batch; with `keep`, what the way back needs.
-    pub(crate) fn forward(
+    fn forward(
+        &self,
+        network: &Network,
+        parameters: &[f32],
+        batch: &Batch,
+        keep: bool,
+    ) -> Result<(Vec<f32>, Option<Kept>)>;
+
+    /// The gradient of all parameters, from that of the token states.
+    fn backward(
+        &self,
+        network: &Network,
+        batch: (&[f32], &Batch),
+        kept: Option<Kept>,
+        gradient: &[f32],
+    ) -> Result<Vec<f32>>;
+
+    /// Scores of all pairs, `queries x targets`.
+    fn scores(&self, pass: &Pass, queries: &Queries, targets: &Targets) -> Result<Vec<f32>>;
+
+    /// Gradients of the queries' and the targets' vectors, text by text, from those of the scores.
+    fn scores_back(
+        &self,
+        pass: &Pass,
+        queries: &Queries,
+        targets: &Targets,
+        slopes: &[f32],
+    ) -> Result<(Vec<f32>, Vec<f32>)>;
+}
+
+/// The passes on one of burn's backends.
+#[derive(Debug)]
+struct Engine<B: AutodiffBackend> {
+    device: B::Device,
+    /// Whether factors of matrix products are rounded to bfloat16; sums stay in 32 bits.
+    mixed: bool,
+}
+
+/// A chunk's texts and their tracked states, and the weights that they came from.
+struct KeptBy<B: AutodiffBackend> {
+    weights: Weights<B>,
+    chunks: Vec<(Chunk, Tensor<B, 2>)>,
+}
+
+/// A gradient's sum; none before the first.
+type Sum<B> = Option<Tensor<<B as AutodiffBackend>::InnerBackend, 1>>;
+
+impl<B: AutodiffBackend> Passes for Engine<B> {
+    fn forward(
         &self,
         network: &Network,
         parameters: &[f32],
@@ -84,16 +126,16 @@ impl Device {
         let mut chunks = Vec::new();
         for chunk in Chunk::all(batch) {
             let tensor = self.encode(network, &weights, &chunk, batch);
-            chunk.write(batch, &download(tensor.clone().detach())?, &mut states);
+            chunk.write(batch, &download(tensor.clone().inner())?, &mut states);
             if keep {
                 chunks.push((chunk, tensor));
             }
         }
-        Ok((states, keep.then_some(Kept { weights, chunks })))
+        let kept = || Kept(Box::new(KeptBy { weights, chunks }));
+        Ok((states, keep.then(kept)))
     }
 
-    /// The gradient of all parameters, from that of the token states.
-    pub(crate) fn backward(
+    fn backward(
         &self,
         network: &Network,
         (parameters, batch): (&[f32], &Batch),
@@ -101,12 +143,12 @@ impl Device {
         gradient: &[f32],
     ) -> Result<Vec<f32>> {
         let hidden = network.hidden();
-        let (weights, kept) = match kept {
-            Some(Kept { weights, chunks }) => (weights, Some(chunks)),
+        let (weights, kept) = match kept.and_then(|kept| kept.0.downcast::<KeptBy<B>>().ok()) {
+            Some(kept) => (kept.weights, Some(kept.chunks)),
             None => (Weights::new(self, network, parameters, true), None),
         };
-        let mut sums: Vec<Option<Tensor<1>>> = vec![None; weights.leaves.len()];
-        let mut back = |chunk: &Chunk, states: Tensor<2>| {
+        let mut sums: Vec<Sum<B>> = vec![None; weights.leaves.len()];
+        let mut back = |chunk: &Chunk, states: Tensor<B, 2>| {
             let rows = chunk.read(batch, gradient, hidden);
             let count = rows.len() / hidden;
             let mut gradients = (states * self.upload(rows, [count, hidden])).sum().backward();
@@ -129,8 +171,62 @@ impl Device {
         Ok(total)
     }
 
+    fn scores(&self, pass: &Pass, queries: &Queries, targets: &Targets) -> Result<Vec<f32>> {
+        let others = Side::new(self, targets.vectors(), 0..targets.len(), false);
+        let mut scores = Vec::with_capacity(queries.len() * targets.len());
+        for texts in blocks(queries.vectors(), &others) {
+            let own = Side::new(self, queries.vectors(), texts, false);
+            scores.extend(download(self.pairs(pass, &own, &others).reshape([-1]))?);
+        }
+        Ok(scores)
+    }
+
+    fn scores_back(
+        &self,
+        pass: &Pass,
+        queries: &Queries,
+        targets: &Targets,
+        slopes: &[f32],
+    ) -> Result<(Vec<f32>, Vec<f32>)> {
+        let others = Side::new(self, targets.vectors(), 0..targets.len(), true);
+        let mut to_queries = Vec::with_capacity(queries.vectors().values.len());
+        let mut to_targets = None;
+        for texts in blocks(queries.vectors(), &others) {
+            let own = Side::new(self, queries.vectors(), texts.clone(), true);
+            let scores = self.pairs(pass, &own, &others);
+            let slopes = slopes[texts.start * targets.len()..texts.end * targets.len()].to_vec();
+            let slopes = self.upload(slopes, [texts.len(), targets.len()]);
+            let mut gradients = (scores * slopes).sum().backward();
+            let mut to_own = None;
+            add_to(&mut to_own, &own.leaf, &mut gradients);
+            to_queries.extend(own.unpadded(to_own, queries.vectors(), &texts)?);
+            add_to(&mut to_targets, &others.leaf, &mut gradients);
+        }
+        let all = 0..targets.len();
+        Ok((to_queries, others.unpadded(to_targets, targets.vectors(), &all)?))
+    }
+}
+
+impl<B: AutodiffBackend> Engine<B> {
+    fn upload<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Tensor<B, D> {
+        Tensor::from_data(TensorData::new(values, shape), &self.device)
+    }
+
+    fn integers(&self, values: Vec<i32>) -> Tensor<B, 1, Int> {
+        let count = values.len();
+        Tensor::from_data(TensorData::new(values, [count]), &self.device)
+    }
+
+    /// A matrix product, of rounded factors where the device is told so.
+    fn product<const D: usize>(&self, left: Tensor<B, D>, right: Tensor<B, D>) -> Tensor<B, D> {
+        if self.mixed {
+            return left.cast(DType::BF16).matmul(right.cast(DType::BF16)).cast(DType::F32);
+        }
+        left.matmul(right)
+    }
+
     /// States of a chunk's tokens, padding left out.
-    fn encode(&self, network: &Network, weights: &Weights, chunk: &Chunk, batch: &Batch) -> Tensor<2> {
+    fn encode(&self, network: &Network, weights: &Weights<B>, chunk: &Chunk, batch: &Batch) -> Tensor<B, 2> {
         let config = &network.config;
         let (texts, length, hidden) = (chunk.texts.len(), chunk.length, config.hidden);
         let (ids, bias) = chunk.padded(batch);
@@ -159,7 +255,13 @@ impl Device {
         states.reshape([texts * length, hidden]).select(0, self.integers(chunk.own_rows(batch)))
     }
 
-    fn layer(&self, network: &Network, layer: &LayerWeights, input: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
+    fn layer(
+        &self,
+        network: &Network,
+        layer: &LayerWeights<B>,
+        input: Tensor<B, 3>,
+        bias: Tensor<B, 4>,
+    ) -> Tensor<B, 3> {
         let config = &network.config;
         let ([texts, length, hidden], heads) = (input.dims(), config.heads);
         let projected = self.linear(&layer.project, input.clone());
@@ -178,52 +280,15 @@ impl Device {
         normalise(output, &layer.output_norm, config.epsilon)
     }
 
-    fn linear(&self, (weight, bias): &(Tensor<2>, Tensor<1>), input: Tensor<3>) -> Tensor<3> {
+    fn linear(&self, (weight, bias): &(Tensor<B, 2>, Tensor<B, 1>), input: Tensor<B, 3>) -> Tensor<B, 3> {
         let [texts, length, width] = input.dims();
         let rows = self.product(input.reshape([texts * length, width]), weight.clone().transpose());
         let outputs = bias.dims()[0];
         (rows + bias.clone().unsqueeze()).reshape([texts, length, outputs])
     }
 
-    /// Scores of all pairs, `queries x targets`.
-    pub(crate) fn scores(&self, pass: &Pass, queries: &Queries, targets: &Targets) -> Result<Vec<f32>> {
-        let others = Side::new(self, targets.vectors(), 0..targets.len(), false);
-        let mut scores = Vec::with_capacity(queries.len() * targets.len());
-        for texts in blocks(queries.vectors(), &others) {
-            let own = Side::new(self, queries.vectors(), texts, false);
-            scores.extend(download(self.pairs(pass, &own, &others).reshape([-1]))?);
-        }
-        Ok(scores)
-    }
-
-    /// Gradients of the queries' and the targets' vectors, text by text, from those of the scores.
-    pub(crate) fn scores_back(
-        &self,
-        pass: &Pass,
-        queries: &Queries,
-        targets: &Targets,
-        slopes: &[f32],
-    ) -> Result<(Vec<f32>, Vec<f32>)> {
-        let others = Side::new(self, targets.vectors(), 0..targets.len(), true);
-        let mut to_queries = Vec::with_capacity(queries.vectors().values.len());
-        let mut to_targets = None;
-        for texts in blocks(queries.vectors(), &others) {
-            let own = Side::new(self, queries.vectors(), texts.clone(), true);
-            let scores = self.pairs(pass, &own, &others);
-            let slopes = slopes[texts.start * targets.len()..texts.end * targets.len()].to_vec();
-            let slopes = self.upload(slopes, [texts.len(), targets.len()]);
-            let mut gradients = (scores * slopes).sum().backward();
-            let mut to_own = None;
-            add_to(&mut to_own, &own.leaf, &mut gradients);
-            to_queries.extend(own.unpadded(to_own, queries.vectors(), &texts)?);
-            add_to(&mut to_targets, &others.leaf, &mut gradients);
-        }
-        let all = 0..targets.len();
-        Ok((to_queries, others.unpadded(to_targets, targets.vectors(), &all)?))
-    }
-
     /// Scores of a block of queries and all targets.
-    fn pairs(&self, pass: &Pass, queries: &Side, targets: &Side) -> Tensor<2> {
+    fn pairs(&self, pass: &Pass, queries: &Side<B>, targets: &Side<B>) -> Tensor<B, 2> {
         let ([rows, a, width], [columns, b, _]) = (queries.vectors.dims(), targets.vectors.dims());
         let left = queries.vectors.clone().reshape([rows * a, width]);
         let right = targets.vectors.clone().reshape([columns * b, width]).transpose();
@@ -231,10 +296,10 @@ impl Device {
         let own = queries.inverse.clone().reshape([rows, a, 1, 1]);
         let other = targets.inverse.clone().reshape([1, 1, columns, b]);
         let cosines = dots.clone() * own.clone() * other.clone();
-        let mask = |side: &Side, shape: [usize; 4]| side.mask.clone().reshape(shape);
+        let mask = |side: &Side<B>, shape: [usize; 4]| side.mask.clone().reshape(shape);
         let (query_mask, target_mask) = (mask(queries, [rows, a, 1, 1]), mask(targets, [1, 1, columns, b]));
         // 0 for a vector, and far below everything where there is none.
-        let bias = |mask: Tensor<4>| (mask - 1.0) * -NOTHING;
+        let bias = |mask: Tensor<B, 4>| (mask - 1.0) * -NOTHING;
         let mut logits = dots / pass.temperature;
         if pass.unit_query {
             logits = logits * own;
@@ -268,13 +333,13 @@ impl Device {
 }
 
 /// Numbers of a tensor, in order.
-fn download<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+fn download<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Result<Vec<f32>> {
     let failed = |problem: String| Error::Device { problem };
     let data = tensor.try_into_data().map_err(|error| failed(format!("{error:?}")))?;
-    data.try_into_vec::<f32>().map_err(|error| failed(format!("{error:?}")))
+    data.into_vec::<f32>().map_err(|error| failed(format!("{error:?}")))
 }
 
-fn add_to(sum: &mut Option<Tensor<1>>, leaf: &Tensor<1>, gradients: &mut Gradients) {
+fn add_to<B: AutodiffBackend>(sum: &mut Sum<B>, leaf: &Tensor<B, 1>, gradients: &mut B::Gradients) {
     if let Some(gradient) = leaf.grad_remove(gradients) {
         *sum = Some(match sum.take() {
             Some(sum) => sum + gradient,
@@ -283,61 +348,64 @@ fn add_to(sum: &mut Option<Tensor<1>>, leaf: &Tensor<1>, gradients: &mut Gradien
     }
 }
 
-fn normalise(states: Tensor<3>, (scale, shift): &(Tensor<1>, Tensor<1>), epsilon: f32) -> Tensor<3> {
+fn normalise<B: Backend>(states: Tensor<B, 3>, (scale, shift): &Pair<B>, epsilon: f32) -> Tensor<B, 3> {
     let centred = states.clone() - states.mean_dim(2);
     let spread = (centred.clone() * centred.clone()).mean_dim(2);
     centred / (spread + epsilon).sqrt() * scale.clone().unsqueeze() + shift.clone().unsqueeze()
 }
 
-struct LayerWeights {
-    project: (Tensor<2>, Tensor<1>),
-    mix: (Tensor<2>, Tensor<1>),
-    attention_norm: (Tensor<1>, Tensor<1>),
-    widen: (Tensor<2>, Tensor<1>),
-    narrow: (Tensor<2>, Tensor<1>),
-    output_norm: (Tensor<1>, Tensor<1>),
+/// A scale and a shift.
+type Pair<B> = (Tensor<B, 1>, Tensor<B, 1>);
+
+struct LayerWeights<B: Backend> {
+    project: (Tensor<B, 2>, Tensor<B, 1>),
+    mix: (Tensor<B, 2>, Tensor<B, 1>),
+    attention_norm: Pair<B>,
+    widen: (Tensor<B, 2>, Tensor<B, 1>),
+    narrow: (Tensor<B, 2>, Tensor<B, 1>),
+    output_norm: Pair<B>,
 }
 
 /// The parameters on the device, and the flat leaves that they are views of.
-struct Weights {
-    leaves: Vec<(Range<usize>, Tensor<1>)>,
-    words: Tensor<2>,
-    positions: Tensor<2>,
-    kind: Option<Tensor<1>>,
-    norm: (Tensor<1>, Tensor<1>),
-    distances: Option<Tensor<2>>,
-    layers: Vec<LayerWeights>,
+struct Weights<B: Backend> {
+    leaves: Vec<(Range<usize>, Tensor<B, 1>)>,
+    words: Tensor<B, 2>,
+    positions: Tensor<B, 2>,
+    kind: Option<Tensor<B, 1>>,
+    norm: Pair<B>,
+    distances: Option<Tensor<B, 2>>,
+    layers: Vec<LayerWeights<B>>,
 }
 
 /// Uploads parameters, and lists them as leaves.
-struct Upload<'a> {
-    device: &'a Device,
+struct Upload<'a, B: AutodiffBackend> {
+    device: &'a Engine<B>,
     parameters: &'a [f32],
     tracked: bool,
-    leaves: Vec<(Range<usize>, Tensor<1>)>,
+    leaves: Vec<(Range<usize>, Tensor<B, 1>)>,
 }
 
-impl Upload<'_> {
-    fn vector(&mut self, range: &Range<usize>) -> Tensor<1> {
+impl<B: AutodiffBackend> Upload<'_, B> {
+    fn vector(&mut self, range: &Range<usize>) -> Tensor<B, 1> {
         let tensor = self.device.upload(self.parameters[range.clone()].to_vec(), [range.len()]);
-        let tensor = if self.tracked { tensor.autodiff().require_grad() } else { tensor };
+        let tensor = if self.tracked { tensor.require_grad() } else { tensor };
         self.leaves.push((range.clone(), tensor.clone()));
         tensor
     }
 
-    fn matrix(&mut self, range: &Range<usize>, columns: usize) -> Tensor<2> {
+    fn matrix(&mut self, range: &Range<usize>, columns: usize) -> Tensor<B, 2> {
         self.vector(range).reshape([range.len() / columns, columns])
     }
 
-    fn linear(&mut self, at: &LinearAt) -> (Tensor<2>, Tensor<1>) {
+    fn linear(&mut self, at: &LinearAt) -> (Tensor<B, 2>, Tensor<B, 1>) {
         (self.matrix(&at.weight, at.inputs), self.vector(&at.bias))
     }
 
-    fn norm(&mut self, at: &NormAt) -> (Tensor<1>, Tensor<1>) {
+    fn norm(&mut self, at: &NormAt) -> Pair<B> {
         (self.vector(&at.scale), self.vector(&at.shift))
     }
 
-    fn layer(&mut self, at: &LayerAt) -> LayerWeights {
+    fn layer(&mut self, at: &LayerAt) -> LayerWeights<B> {
         LayerWeights {
             project: self.linear(&at.project),
             mix: self.linear(&at.mix),
@@ -349,8 +417,8 @@ impl Upload<'_> {
     }
 }
 
-impl Weights {
-    fn new(device: &Device, network: &Network, parameters: &[f32], tracked: bool) -> Self {
+impl<B: AutodiffBackend> Weights<B> {
+    fn new(device: &Engine<B>, network: &Network, parameters: &[f32], tracked: bool) -> Self {
         let (hidden, heads) = (network.hidden(), network.config.heads);
         let mut upload = Upload { device, parameters, tracked, leaves: Vec::new() };
         let words = upload.matrix(&network.words, hidden);
@@ -434,20 +502,20 @@ impl Chunk {
 }
 
 /// Texts' counted vectors, padded.
-struct Side {
-    leaf: Tensor<1>,
+struct Side<B: Backend> {
+    leaf: Tensor<B, 1>,
     /// `texts x length x width`
-    vectors: Tensor<3>,
+    vectors: Tensor<B, 3>,
     /// 1 for a vector, 0 where there is none; `texts x length`.
-    mask: Tensor<2>,
+    mask: Tensor<B, 2>,
     /// Reciprocal lengths.
-    inverse: Tensor<2>,
-    counts: Tensor<1>,
+    inverse: Tensor<B, 2>,
+    counts: Tensor<B, 1>,
     length: usize,
 }
 
-impl Side {
-    fn new(device: &Device, vectors: &Vectors, texts: Range<usize>, tracked: bool) -> Self {
+impl<B: AutodiffBackend> Side<B> {
+    fn new(device: &Engine<B>, vectors: &Vectors, texts: Range<usize>, tracked: bool) -> Self {
         let (count, width) = (texts.len(), vectors.width);
         let length = texts.clone().map(|text| vectors.length(text)).max().unwrap_or(0).max(1);
         let (mut values, mut mask) = (vec![0.0; count * length * width], vec![0.0; count * length]);
@@ -460,7 +528,7 @@ impl Side {
             counts.push(vectors.length(text).max(1) as f32);
         }
         let leaf = device.upload(values, [count * length * width]);
-        let leaf = if tracked { leaf.autodiff().require_grad() } else { leaf };
+        let leaf = if tracked { leaf.require_grad() } else { leaf };
         let vectors = leaf.clone().reshape([count, length, width]);
         let mask = device.upload(mask, [count, length]);
         let squares = (vectors.clone() * vectors.clone()).sum_dim(2).reshape([count, length]);
@@ -470,12 +538,7 @@ impl Side {
     }
 
     /// A gradient of the padded vectors as one of the texts' own.
-    fn unpadded(
-        &self,
-        gradient: Option<Tensor<1>>,
-        vectors: &Vectors,
-        texts: &Range<usize>,
-    ) -> Result<Vec<f32>> {
+    fn unpadded(&self, gradient: Sum<B>, vectors: &Vectors, texts: &Range<usize>) -> Result<Vec<f32>> {
         let width = vectors.width;
         let own = vectors.offsets[texts.start] * width..vectors.offsets[texts.end] * width;
         let Some(gradient) = gradient else { return Ok(vec![0.0; own.len()]) };
@@ -489,7 +552,7 @@ impl Side {
 }
 
 /// Blocks of queries whose products with all targets are not too many.
-fn blocks(queries: &Vectors, targets: &Side) -> Vec<Range<usize>> {
+fn blocks<B: Backend>(queries: &Vectors, targets: &Side<B>) -> Vec<Range<usize>> {
     let count = queries.offsets.len() - 1;
     let length = (0..count).map(|text| queries.length(text)).max().unwrap_or(0).max(1);
     let [columns, other, _] = targets.vectors.dims();

@@ -267,7 +267,7 @@ impl Network {
     pub fn forward(&self, parameters: &[f32], batch: &Batch, keep: bool) -> Result<Forward> {
         #[cfg(feature = "device")]
         if let Some(device) = &self.device {
-            let (states, kept) = device.forward(self, parameters, batch, keep)?;
+            let (states, kept) = device.passes().forward(self, parameters, batch, keep)?;
             return Ok(Forward { states, tapes: Vec::new(), kept });
         }
         let hidden = self.hidden();
@@ -307,7 +307,7 @@ impl Network {
     ) -> Result<Vec<f32>> {
         #[cfg(feature = "device")]
         if let Some(device) = &self.device {
-            return device.backward(self, (parameters, batch), forward.kept, gradient);
+            return device.passes().backward(self, (parameters, batch), forward.kept, gradient);
         }
         let hidden = self.hidden();
         let mut blocks = batch.blocks().into_iter().zip(forward.tapes).collect::<Vec<_>>();
@@ -359,7 +359,7 @@ impl Network {
     pub(crate) fn scores(&self, pass: &Pass, queries: &Queries, targets: &Targets) -> Result<Vec<f32>> {
         #[cfg(feature = "device")]
         if let Some(device) = &self.device {
-            return device.scores(pass, queries, targets);
+            return device.passes().scores(pass, queries, targets);
         }
         Ok(scores(pass, queries, targets, &self.threads))
     }
@@ -374,7 +374,7 @@ impl Network {
     ) -> Result<(Vec<f32>, Vec<f32>)> {
         #[cfg(feature = "device")]
         if let Some(device) = &self.device {
-            return device.scores_back(pass, queries, targets, slopes);
+            return device.passes().scores_back(pass, queries, targets, slopes);
         }
         let (to_queries, to_panels) = scores_back(pass, queries, targets, slopes, &self.threads);
         Ok((to_queries, targets.out_of_panels(&to_panels)))

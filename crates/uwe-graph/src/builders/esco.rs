@@ -71,23 +71,37 @@ pub(super) fn descriptions(data: &Data<'_>) -> Result<Vec<Draft>> {
     Ok(edges)
 }
 
-/// Each sentence of an occupation's description with other names of the occupation: at most `most` of them.
+/// Each sentence of an occupation's description, or of those that a file has for it, with other names of the occupation: at most `most`.
 ///
 /// Descriptions begin with the occupation's own name (`Bakers make bread.`), by which the sentence alone would be found:
 /// words of the label and the `s` behind them are cut off the beginning.
-pub(super) fn occupation_descriptions(data: &Data<'_>, most: usize) -> Result<Vec<Draft>> {
+pub(super) fn occupation_descriptions(
+    data: &Data<'_>,
+    file: Option<&str>,
+    most: usize,
+) -> Result<Vec<Draft>> {
+    let mut written: HashMap<String, Vec<String>> = HashMap::new();
+    if let Some(file) = file {
+        for [uri, text] in super::own::parquet(&data.root.join(file), ["uri", "text"])? {
+            written.entry(uri).or_default().push(text);
+        }
+    }
+    let provenance = if file.is_some() { Provenance::Synthetic } else { Provenance::Real };
     let mut edges = Vec::new();
     for occupation in data.releases.concepts(data.esco, Table::Occupations, "en")? {
-        let label = occupation.label.trim();
-        for (index, sentence) in cut(&occupation.description, 4).into_iter().enumerate() {
-            let task = without_subject(sentence, label);
+        let sentences = match file {
+            Some(_) => written.remove(&occupation.uri).unwrap_or_default(),
+            None => cut(&occupation.description, 4).into_iter().map(String::from).collect(),
+        };
+        for (index, sentence) in sentences.iter().enumerate() {
+            let task = without_subject(sentence, occupation.label.trim());
             let others = occupation.alternatives.lines().map(str::trim).filter(|other| !other.is_empty());
             edges.extend(others.take(most).map(|title| Draft {
                 graph: Graph::Job,
                 skill: task.into(),
-                skill_id: format!("{}#{index}", occupation.uri),
+                skill_id: format!("{}#{}{index}", occupation.uri, file.map_or("", |_| "written-")),
                 text: title.into(),
-                provenance: Provenance::Real,
+                provenance,
                 weight: 1.0,
             }));
         }
@@ -210,7 +224,11 @@ mod tests {
     fn the_name_of_an_occupation_is_cut_off_its_description() {
         for (sentence, label, rest) in [
             ("Bakers make a wide range of breads.", "baker", "make a wide range of breads."),
-            ("Tobacco specialised sellers sell tobacco products.", "tobacco specialised seller", "sell tobacco products."),
+            (
+                "Tobacco specialised sellers sell tobacco products.",
+                "tobacco specialised seller",
+                "sell tobacco products.",
+            ),
             ("They sand wood and tune it.", "piano maker", "They sand wood and tune it."),
             ("Piano makers tune.", "piano maker", "Piano makers tune."),
         ] {

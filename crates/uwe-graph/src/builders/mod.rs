@@ -41,7 +41,9 @@ pub(crate) fn read(source: &Source, data: &Data<'_>) -> Result<Vec<Draft>> {
         SourceKind::EscoAlternatives => esco::alternatives(data),
         SourceKind::EscoOccupations => esco::occupations(data),
         SourceKind::EscoDescriptions => esco::descriptions(data),
-        SourceKind::EscoOccupationDescriptions { most_titles } => esco::occupation_descriptions(data, *most_titles),
+        SourceKind::EscoOccupationDescriptions { file, most_titles } => {
+            esco::occupation_descriptions(data, file.as_deref(), *most_titles)
+        }
         SourceKind::Vacancies { file, probability, share, most_skills } => {
             esco::vacancies(data, &data.root.join(file), (*probability, *share, *most_skills))
         }

@@ -72,7 +72,7 @@ fn json_lines(path: &Path, columns: [&str; 3]) -> Result<Vec<[String; 3]>> {
     objects(path)?.map(|object| object.and_then(row)).collect()
 }
 
-fn parquet(path: &Path, columns: [&str; 3]) -> Result<Vec<[String; 3]>> {
+pub(super) fn parquet<const N: usize>(path: &Path, columns: [&str; N]) -> Result<Vec<[String; N]>> {
     let mut rows = Vec::new();
     for file in super::parquet_files(path)? {
         rows.extend(parquet_file(&file, columns)?);
@@ -80,7 +80,7 @@ fn parquet(path: &Path, columns: [&str; 3]) -> Result<Vec<[String; 3]>> {
     Ok(rows)
 }
 
-fn parquet_file(path: &Path, columns: [&str; 3]) -> Result<Vec<[String; 3]>> {
+fn parquet_file<const N: usize>(path: &Path, columns: [&str; N]) -> Result<Vec<[String; N]>> {
     let mut rows = Vec::new();
     for batch in vacancies::batches(path)? {
         let batch = batch?;
@@ -89,7 +89,7 @@ fn parquet_file(path: &Path, columns: [&str; 3]) -> Result<Vec<[String; 3]>> {
             values.push(vacancies::strings(path, &batch, column)?.into_iter().map(Option::unwrap_or_default));
         }
         for _ in 0..batch.num_rows() {
-            let mut row = [String::new(), String::new(), String::new()];
+            let mut row = [const { String::new() }; N];
             row.iter_mut()
                 .zip(&mut values)
                 .for_each(|(value, values)| *value = values.next().unwrap_or_default());
