@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Short trainings that differ in one thing, each with several seeds: the ablations of docs/model.md.
+"""Short trainings that differ in one thing, each with several seeds.
 
     python3 benches/ablations/run.py train --uwe target/release/uwe --model models/all-MiniLM-L6-v2 \
         --graph graphs/full --data DATA --runs runs/ablations
@@ -36,7 +36,11 @@ GRAPHS = {
     },
 }
 SOURCES = {"esco-occupation-descriptions": 0.25, "onet-tasks": 0.1, "onet-technology": 0.0}
-WRITTEN = {"written-job-titles": 0.0, "written-sentences": 0.0, "written-occupation-titles": 0.0}
+# Everything of data/written, left out.
+WRITTEN = {
+    f"written-{kind}": 0.0
+    for kind in ("sentences", "annotated", "skill-names", "job-titles", "occupation-titles", "duties")
+}
 
 
 def graphs(*kinds):
@@ -115,7 +119,8 @@ def train(arguments):
             command += ["--data", arguments.data, "--output", run]
             print(f"{name}, seed {seed}", flush=True)
             subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
-            kept.mkdir(parents=True)
+            kept.mkdir(parents=True, exist_ok=True)
+            # The log comes last: it says that the run is done.
             shutil.copy(run / "recipe.toml", kept)
             shutil.copy(run / "log.jsonl", kept)
             shutil.rmtree(run)

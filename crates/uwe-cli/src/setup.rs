@@ -8,10 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use uwe::{BuildOptions, Columns, Compute, Encoder, EncoderOptions, InstructionSet, Space, Targets};
 
 /// Folder names of default models, the best first.
-const DEFAULT_MODELS: [&str; 2] = ["uwe-mini", "all-MiniLM-L6-v2"];
-
-/// The checkout that this program was built from: a model lies there too, for who installs it by `cargo install --path`.
-const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+const DEFAULT_MODELS: [&str; 1] = ["all-MiniLM-L6-v2"];
 
 /// Skills of the starter taxonomy, so that a ranking needs no other file.
 const STARTER_SKILLS: &str = include_str!("../../../starter/skills.csv");
@@ -37,7 +34,7 @@ impl ModelArguments {
     }
 }
 
-/// The best default model in `models/` here, in the program's checkout, or in the user's data folder.
+/// The first default model among `models/` here, beside the program's checkout, and the user's data folder.
 pub(crate) fn default_model() -> Result<PathBuf> {
     let mut places = vec![PathBuf::from("models")];
     if let Ok(program) = std::env::current_exe() {
@@ -45,15 +42,18 @@ pub(crate) fn default_model() -> Result<PathBuf> {
         places.extend(program.ancestors().nth(3).map(|root| root.join("models")));
     }
     places.extend(user_folder("XDG_DATA_HOME", ".local/share").map(|folder| folder.join("models")));
-    places.extend(std::fs::canonicalize(CHECKOUT).ok().map(|root| root.join("models")));
-    places.dedup();
-    let folders = DEFAULT_MODELS.iter().flat_map(|name| places.iter().map(move |place| place.join(name)));
-    if let Some(folder) = folders.into_iter().find(|folder| folder.join("config.json").is_file()) {
-        return Ok(folder);
+    for place in &places {
+        if let Some(folder) = DEFAULT_MODELS
+            .iter()
+            .map(|name| place.join(name))
+            .find(|folder| folder.join("config.json").is_file())
+        {
+            return Ok(folder);
+        }
     }
     let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
     bail!(
-        "no model: there is no {} in {}\nhint: put models/uwe-mini of the project into one of them, or name a folder with --model",
+        "no model: there is no {} in {}\nhint: get one with `scripts/get-encoder`, or name a folder with --model",
         DEFAULT_MODELS.join(" or "),
         places.join(", ")
     )

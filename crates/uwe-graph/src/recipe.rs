@@ -60,7 +60,7 @@ pub enum SourceKind {
     EscoDescriptions,
     /// Sentences of ESCO occupations' descriptions with alternative labels of the occupation; a sentence stands on the skill side.
     EscoOccupationDescriptions {
-        /// Parquet with the columns `uri` and `text`: sentences in the place of ESCO's own.
+        /// A table with the columns `uri` and `text`: sentences in the place of ESCO's own.
         file: Option<String>,
         /// Most alternative labels of an occupation, in the order of the file.
         most_titles: usize,

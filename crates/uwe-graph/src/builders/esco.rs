@@ -1,6 +1,6 @@
 //! Sources whose skills are ESCO's.
 
-use super::{Data, Draft, sentences as cut};
+use super::{Data, Draft, own, sentences as cut};
 use crate::edge::{Graph, Provenance};
 use std::collections::HashMap;
 use std::path::Path;
@@ -82,7 +82,7 @@ pub(super) fn occupation_descriptions(
 ) -> Result<Vec<Draft>> {
     let mut written: HashMap<String, Vec<String>> = HashMap::new();
     if let Some(file) = file {
-        for [uri, text] in super::own::parquet(&data.root.join(file), ["uri", "text"])? {
+        for [uri, text] in own::read(&data.root.join(file), ["uri", "text"])? {
             written.entry(uri).or_default().push(text);
         }
     }
@@ -218,7 +218,38 @@ pub(super) fn occupation_titles(data: &Data<'_>, file: &str, release: &str) -> R
 
 #[cfg(test)]
 mod tests {
-    use super::without_subject;
+    use super::*;
+    use workbench::sources::esco::{Releases, Version};
+
+    #[test]
+    fn tasks_come_from_descriptions_or_a_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let release = folder.path().join("1.2.0");
+        std::fs::create_dir(&release).unwrap();
+        let rows = "conceptUri,preferredLabel,altLabels,description\no:1,baker,\"dough maker\nbread hand\",Bakers make bread at night.\n";
+        std::fs::write(release.join("occupations_en.csv"), rows).unwrap();
+        std::fs::write(folder.path().join("duties.csv"), "uri,text\no:1,Knead dough\no:1,Run the oven\n")
+            .unwrap();
+        let releases = Releases::discover(folder.path()).unwrap();
+        let esco = Version([1, 2, 0]);
+        let data = Data { root: folder.path(), releases: &releases, esco, work: folder.path() };
+        let tasks = |file, most| {
+            let edges = occupation_descriptions(&data, file, most).unwrap();
+            edges.into_iter().map(|edge| (edge.skill, edge.text, edge.provenance)).collect::<Vec<_>>()
+        };
+        let edge = |task: &str, title: &str, provenance| (task.to_string(), title.to_string(), provenance);
+        assert_eq!(tasks(None, 1), [edge("make bread at night.", "dough maker", Provenance::Real)]);
+        assert_eq!(
+            tasks(Some("duties.csv"), 2),
+            [
+                ("Knead dough", "dough maker"),
+                ("Knead dough", "bread hand"),
+                ("Run the oven", "dough maker"),
+                ("Run the oven", "bread hand")
+            ]
+            .map(|(task, title)| edge(task, title, Provenance::Synthetic))
+        );
+    }
 
     #[test]
     fn the_name_of_an_occupation_is_cut_off_its_description() {

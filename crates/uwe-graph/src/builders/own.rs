@@ -28,12 +28,7 @@ pub(super) fn edges(data: &Data<'_>, root: &Path, kind: &SourceKind) -> Result<V
         }
     };
     let columns = [skill_column, &text[..], id_column];
-    let mut rows = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("jsonl" | "ndjson") => json_lines(&path, columns)?,
-        _ if path.is_dir() => parquet(&path, columns)?,
-        Some("parquet") => parquet(&path, columns)?,
-        _ => table::file_columns(&path, columns)?,
-    };
+    let mut rows = read(&path, columns)?;
     if skill.is_none() {
         name_by_uri(data, &path, &mut rows)?;
     }
@@ -60,19 +55,32 @@ fn name_by_uri(data: &Data<'_>, path: &Path, rows: &mut [[String; 3]]) -> Result
     Ok(())
 }
 
+/// Columns of a table: JSON lines or Parquet by its ending, Parquet in a folder, else CSV.
+pub(super) fn read<const N: usize>(path: &Path, columns: [&str; N]) -> Result<Vec<[String; N]>> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("jsonl" | "ndjson") => json_lines(path, columns),
+        _ if path.is_dir() => parquet(path, columns),
+        Some("parquet") => parquet(path, columns),
+        _ => table::file_columns(path, columns),
+    }
+}
+
 fn draft([skill, text, skill_id]: [String; 3], graph: Graph, provenance: Provenance) -> Draft {
     Draft { graph, skill, skill_id, text, provenance, weight: 1.0 }
 }
 
-fn json_lines(path: &Path, columns: [&str; 3]) -> Result<Vec<[String; 3]>> {
+fn json_lines<const N: usize>(path: &Path, columns: [&str; N]) -> Result<Vec<[String; N]>> {
     let row = |object: Object| {
-        let [skill, text, id] = columns.map(|column| object.text(column).map(String::from));
-        Ok([skill?, text?, id?])
+        let mut row = [const { String::new() }; N];
+        for (value, column) in row.iter_mut().zip(columns) {
+            *value = object.text(column)?.to_string();
+        }
+        Ok(row)
     };
     objects(path)?.map(|object| object.and_then(row)).collect()
 }
 
-pub(super) fn parquet<const N: usize>(path: &Path, columns: [&str; N]) -> Result<Vec<[String; N]>> {
+fn parquet<const N: usize>(path: &Path, columns: [&str; N]) -> Result<Vec<[String; N]>> {
     let mut rows = Vec::new();
     for file in super::parquet_files(path)? {
         rows.extend(parquet_file(&file, columns)?);
