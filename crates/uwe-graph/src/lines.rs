@@ -22,6 +22,20 @@ impl Object {
         self.optional(field).ok_or_else(|| wrong(&self.path, self.line, &format!("has no text in `{field}`")))
     }
 
+    /// The texts of a field that is a list.
+    ///
+    /// # Errors
+    /// [`Error::Data`] names the line when it is none.
+    pub(crate) fn texts(&self, field: &str) -> Result<Vec<&str>> {
+        let list = self.value[field].as_array().and_then(|list| list.iter().map(Value::as_str).collect());
+        list.ok_or_else(|| wrong(&self.path, self.line, &format!("has no list of texts in `{field}`")))
+    }
+
+    /// Where it stands, from 1.
+    pub(crate) fn line(&self) -> usize {
+        self.line
+    }
+
     /// The text of a field, if there is one.
     pub(crate) fn optional(&self, field: &str) -> Option<&str> {
         self.value[field].as_str()

@@ -124,6 +124,22 @@ pub enum SourceKind {
         /// Most titles of an occupation, its own one first.
         most_titles: usize,
     },
+    /// ESCO skills with the titles of O*NET's occupations, linked by a table.
+    OnetSkills {
+        /// Folder with `Occupation Data.txt` and `Alternate Titles.txt`.
+        folder: String,
+        /// A table with the columns `code` (of the occupation) and `uri` (of the skill).
+        file: String,
+        /// Most titles of an occupation, its own one first.
+        most_titles: usize,
+    },
+    /// Sentences with spans that ask for ESCO skills: the sentence and each span, with the skill.
+    Spans {
+        /// JSON lines whose objects have a list of words, `tokens`, as SkillSpan has them.
+        file: String,
+        /// A table with the columns `line` (from 1), `words` (`3-5`: from the fourth to the fifth word) and `uri`.
+        labels: String,
+    },
     /// The project's starter taxonomy.
     Starter {
         /// Folder with its CSV files.
@@ -157,6 +173,8 @@ impl Recipe {
         let home = std::path::absolute(path).map_err(Error::io("find", path))?;
         for source in &mut recipe.sources {
             if let SourceKind::Table { file, .. }
+            | SourceKind::OnetSkills { file, .. }
+            | SourceKind::Spans { labels: file, .. }
             | SourceKind::EscoOccupationDescriptions { file: Some(file), .. } = &mut source.kind
                 && (file.starts_with("./") || file.starts_with("../"))
             {

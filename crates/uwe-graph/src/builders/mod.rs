@@ -3,6 +3,7 @@
 mod esco;
 mod onet;
 mod own;
+mod spans;
 mod starter;
 
 use crate::edge::{Graph, Provenance};
@@ -71,6 +72,12 @@ pub(crate) fn read(source: &Source, data: &Data<'_>) -> Result<Vec<Draft>> {
             onet::technology(&data.root.join(folder), *most_titles)
         }
         SourceKind::OnetTasks { folder, most_titles } => onet::tasks(&data.root.join(folder), *most_titles),
+        SourceKind::OnetSkills { folder, file, most_titles } => {
+            onet::skills(data, (&data.root.join(folder), &data.root.join(file)), *most_titles)
+        }
+        SourceKind::Spans { file, labels } => {
+            spans::edges(data, &data.root.join(file), &data.root.join(labels))
+        }
         SourceKind::Starter { folder } => starter::edges(&data.root.join(folder)),
         SourceKind::Table { .. } => own::edges(data, data.root, kind),
     }

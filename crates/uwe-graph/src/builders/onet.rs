@@ -1,6 +1,7 @@
 //! O*NET: occupations with alternate titles, technology skills and task statements, tab-separated.
 
-use super::Draft;
+use super::own::{self, Labels};
+use super::{Data, Draft};
 use crate::edge::{Graph, Provenance};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -114,13 +115,28 @@ pub(super) fn tasks(folder: &Path, most: usize) -> Result<Vec<Draft>> {
     link(folder, most, skills.collect())
 }
 
+/// Skills that a table with the columns `code` and `uri` links with occupations.
+pub(super) fn skills(data: &Data<'_>, (folder, file): (&Path, &Path), most: usize) -> Result<Vec<Draft>> {
+    let labels = Labels::read(data)?;
+    let mut skills = Vec::new();
+    for (index, [code, uri]) in own::read(file, ["code", "uri"])?.into_iter().enumerate() {
+        let label = labels.of(&uri, (file, index))?.to_string();
+        skills.push((code, label, uri));
+    }
+    let mut edges = link(folder, most, skills)?;
+    edges.iter_mut().for_each(|edge| edge.provenance = Provenance::Tagged);
+    Ok(edges)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use workbench::sources::esco::{Releases, Version};
 
     #[test]
     fn titles_tasks_and_technology_are_linked_by_code() {
         let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("1.2.0")).unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         write("Occupation Data.txt", "O*NET-SOC Code\tTitle\tDescription\n1\tBakers\tx\n");
         write(
@@ -138,6 +154,15 @@ mod tests {
             ["Microsoft Excel - Bakers", "Microsoft Excel - Bread Maker"]
         );
         assert_eq!(tasks(folder.path(), 1).unwrap()[0].skill_id, "onet:task:7");
+        write("1.2.0/skills_en.csv", "conceptUri,preferredLabel,altLabels,description\ns:1,knead dough,,\n");
+        write("1.2.0/occupations_en.csv", "conceptUri,preferredLabel,altLabels,description\n");
+        write("links.csv", "code,uri\n1,s:1\n");
+        let releases = Releases::discover(folder.path()).unwrap();
+        let (root, esco) = (folder.path(), Version([1, 2, 0]));
+        let data = Data { root, releases: &releases, esco, work: root };
+        let linked = skills(&data, (root, &root.join("links.csv")), 2).unwrap();
+        assert!(linked.iter().all(|edge| edge.provenance == Provenance::Tagged && edge.skill_id == "s:1"));
+        assert_eq!(texts(linked), ["knead dough - Bakers", "knead dough - Bread Maker"]);
         write("Task Statements.txt", "O*NET-SOC Code\tTask ID\tTask\n1\t7\n");
         assert!(tasks(folder.path(), 1).unwrap_err().to_string().contains("line 2"));
     }

@@ -6,7 +6,7 @@ use crate::lines::{Object, objects};
 use crate::recipe::SourceKind;
 use std::collections::HashMap;
 use std::path::Path;
-use workbench::sources::esco::Table;
+use workbench::sources::esco::{Table, Version};
 use workbench::sources::{table, vacancies};
 use workbench::{Error, Result};
 
@@ -37,22 +37,40 @@ pub(super) fn edges(data: &Data<'_>, root: &Path, kind: &SourceKind) -> Result<V
 
 /// Puts the labels of ESCO's skills and occupations in the place of their URIs.
 fn name_by_uri(data: &Data<'_>, path: &Path, rows: &mut [[String; 3]]) -> Result<()> {
-    let mut labels = HashMap::new();
-    for table in [Table::Occupations, Table::Skills] {
-        let concepts = data.releases.concepts(data.esco, table, "en")?;
-        labels.extend(concepts.into_iter().map(|concept| (concept.uri, concept.label.trim().to_string())));
-    }
+    let labels = Labels::read(data)?;
     for (index, [skill, _, uri]) in rows.iter_mut().enumerate() {
-        let Some(label) = labels.get(uri) else {
-            return Err(Error::data(
-                format!("{}, row {}", path.display(), index + 1),
-                format!("`{uri}` is no skill or occupation of ESCO {}", data.esco),
-                "take the URIs of the recipe's release, or name a column with the skill's text as `skill`",
-            ));
-        };
-        skill.clone_from(label);
+        labels.of(uri, (path, index))?.clone_into(skill);
     }
     Ok(())
+}
+
+/// The labels of ESCO's skills and occupations by their URIs.
+pub(super) struct Labels {
+    by_uri: HashMap<String, String>,
+    esco: Version,
+}
+
+impl Labels {
+    pub(super) fn read(data: &Data<'_>) -> Result<Self> {
+        let mut by_uri = HashMap::new();
+        for table in [Table::Occupations, Table::Skills] {
+            let concepts = data.releases.concepts(data.esco, table, "en")?;
+            by_uri
+                .extend(concepts.into_iter().map(|concept| (concept.uri, concept.label.trim().to_string())));
+        }
+        Ok(Self { by_uri, esco: data.esco })
+    }
+
+    /// The label of what a row (from 0) of a file names.
+    pub(super) fn of(&self, uri: &str, (path, row): (&Path, usize)) -> Result<&str> {
+        self.by_uri.get(uri).map(String::as_str).ok_or_else(|| {
+            Error::data(
+                format!("{}, row {}", path.display(), row + 1),
+                format!("`{uri}` is no skill or occupation of ESCO {}", self.esco),
+                "take the URIs of the recipe's release; a table of edges can name a column with the skill's text as `skill` instead",
+            )
+        })
+    }
 }
 
 /// Columns of a table: JSON lines or Parquet by its ending, Parquet in a folder, else CSV.
@@ -110,7 +128,7 @@ fn parquet_file<const N: usize>(path: &Path, columns: [&str; N]) -> Result<Vec<[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use workbench::sources::esco::{Releases, Version};
+    use workbench::sources::esco::Releases;
 
     #[test]
     fn tables_as_csv_and_json_lines() {
