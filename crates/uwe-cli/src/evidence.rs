@@ -3,113 +3,36 @@
 use crate::output::printable;
 use serde::Serialize;
 use std::fmt;
-use uwe::{Evidence, Pair, TokenPlace};
+use uwe::{Evidence, EvidenceRecord, PairRecord, TokenRecord};
 
-/// Evidence as it is printed.
+/// Evidence as it is printed: its record, and what shades the words.
 #[derive(Serialize)]
-pub(crate) struct EvidenceRecord {
-    /// Pairs of tokens, the largest contribution first.
-    pub(crate) pairs: Vec<PairRecord>,
-    /// What all pairs that are not listed added.
-    pub(crate) rest: f64,
+pub(crate) struct PrintedEvidence {
+    #[serde(flatten)]
+    pub(crate) record: EvidenceRecord,
     #[serde(skip)]
-    all: Vec<Pair>,
+    pub(crate) whole: Evidence,
 }
 
-/// A pair of tokens.
-#[derive(Serialize)]
-pub(crate) struct PairRecord {
-    query: TokenRecord,
-    target: TokenRecord,
-    weight: f64,
-    cosine: f64,
-    contribution: f64,
-    #[serde(skip)]
-    share: f64,
-}
-
-/// A token: its text and its character range; both null for a special token.
-#[derive(Serialize)]
-struct TokenRecord {
-    text: Option<String>,
-    start: Option<usize>,
-    end: Option<usize>,
-}
-
-/// Pairs below this share of the score are counted in `rest`.
-const LISTED: f64 = 0.01;
-
-impl EvidenceRecord {
-    pub(crate) fn new(evidence: Evidence, query: &str, target: &str) -> Self {
-        let score = evidence.score.abs().max(f64::MIN_POSITIVE);
-        let (listed, other): (Vec<Pair>, Vec<Pair>) =
-            evidence.pairs.iter().cloned().partition(|pair| pair.contribution.abs() / score >= LISTED);
-        let pairs = listed
-            .into_iter()
-            .map(|pair| PairRecord {
-                query: TokenRecord::new(&pair.query, query),
-                target: TokenRecord::new(&pair.target, target),
-                weight: pair.weight,
-                cosine: pair.cosine,
-                contribution: pair.contribution,
-                share: pair.contribution / score,
-            })
-            .collect();
-        Self { pairs, rest: other.iter().map(|pair| pair.contribution).sum(), all: evidence.pairs }
+impl PrintedEvidence {
+    pub(crate) fn new(whole: Evidence, query: &str, target: &str) -> Self {
+        Self { record: whole.record(query, target), whole }
     }
 
-    /// Character ranges of the query's tokens with what each added.
-    pub(crate) fn query_shares(&self) -> Vec<(std::ops::Range<usize>, f64)> {
-        self.shares(|pair| &pair.query)
-    }
-
-    /// Character ranges of the target's tokens with what each added.
-    pub(crate) fn target_shares(&self) -> Vec<(std::ops::Range<usize>, f64)> {
-        self.shares(|pair| &pair.target)
-    }
-
-    fn shares(&self, side: impl Fn(&Pair) -> &TokenPlace) -> Vec<(std::ops::Range<usize>, f64)> {
-        let mut shares: Vec<(std::ops::Range<usize>, f64)> = Vec::new();
-        for pair in &self.all {
-            let Some(range) = &side(pair).range else { continue };
-            match shares.iter_mut().find(|(known, _)| known == range) {
-                Some((_, share)) => *share += pair.contribution,
-                None => shares.push((range.clone(), pair.contribution)),
-            }
-        }
-        shares
-    }
-}
-
-impl PairRecord {
-    /// Whether one of the two is a special token.
-    pub(crate) fn is_special(&self) -> bool {
-        self.query.text.is_none() || self.target.text.is_none()
-    }
-
-    /// One line for people.
-    pub(crate) fn describe(&self) -> String {
-        let text = |token: &TokenRecord| printable(token.text.as_deref().unwrap_or("(special)"));
-        format!(
-            "{} ~ {}  {:.0} % of the score (cosine {:.2})",
-            text(&self.query),
-            text(&self.target),
-            self.share * 100.0,
-            self.cosine
-        )
-    }
-}
-
-impl TokenRecord {
-    fn new(place: &TokenPlace, text: &str) -> Self {
-        match &place.range {
-            None => Self { text: None, start: None, end: None },
-            Some(range) => Self {
-                text: Some(text.chars().skip(range.start).take(range.len()).collect()),
-                start: Some(range.start),
-                end: Some(range.end),
-            },
-        }
+    /// The pairs of two words, a line each.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> + '_ {
+        let score = self.whole.score.abs().max(f64::MIN_POSITIVE);
+        let words = |pair: &&PairRecord| pair.query.text.is_some() && pair.target.text.is_some();
+        self.record.pairs.iter().filter(words).map(move |pair| {
+            let text = |token: &TokenRecord| printable(token.text.as_deref().unwrap_or_default());
+            format!(
+                "{} ~ {}  {:.0} % of the score (cosine {:.2})",
+                text(&pair.query),
+                text(&pair.target),
+                pair.contribution / score * 100.0,
+                pair.cosine
+            )
+        })
     }
 }
 

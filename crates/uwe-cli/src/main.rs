@@ -1,15 +1,20 @@
 //! The `uwe` command: arguments become a configuration, and that one call into the library.
 
 mod arguments;
+#[cfg(feature = "train")]
 mod bench;
 mod evidence;
+#[cfg(feature = "train")]
 mod graph;
 mod input;
 mod model;
 mod output;
 mod rank;
+#[cfg(feature = "serve")]
+mod serve;
 mod setup;
 mod space;
+#[cfg(feature = "train")]
 mod train;
 mod vectors;
 
@@ -25,12 +30,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
-            let wrong_argument = error.chain().any(|cause| {
-                matches!(cause.downcast_ref(), Some(uwe::Error::Argument { .. }))
-                    || matches!(cause.downcast_ref(), Some(workbench::Error::Argument { .. }))
-                    || matches!(cause.downcast_ref(), Some(uwe_train::Error::Recipe { .. }))
-            });
-            ExitCode::from(if wrong_argument { 2 } else { 1 })
+            ExitCode::from(if error.chain().any(is_about_arguments) { 2 } else { 1 })
         }
     }
 }
@@ -47,9 +47,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Model { command: ModelCommand::Verify { reference, model } } => {
             model::verify(model, reference.as_deref())
         }
+        #[cfg(feature = "serve")]
+        Command::Serve(arguments) => serve::serve(arguments),
+        #[cfg(feature = "train")]
         Command::Bench { command } => bench::bench(command),
+        #[cfg(feature = "train")]
         Command::Model { command: ModelCommand::Export(arguments) } => train::export(arguments),
+        #[cfg(feature = "train")]
         Command::Train(arguments) => train::train(arguments),
+        #[cfg(feature = "train")]
         Command::Graph { command } => graph::graph(command),
         Command::Completions { shell } => {
             // Made in memory first: the generator itself would panic on a broken pipe.
@@ -63,6 +69,40 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Ok(std::io::stdout().write_all(&page)?)
         }
     }
+}
+
+type Cause = dyn std::error::Error + 'static;
+
+/// Whether what is wrong is the command line, or a file that is one.
+fn is_about_arguments(cause: &Cause) -> bool {
+    #[cfg(feature = "train")]
+    if matches!(cause.downcast_ref(), Some(workbench::Error::Argument { .. }))
+        || matches!(cause.downcast_ref(), Some(uwe_train::Error::Recipe { .. }))
+    {
+        return true;
+    }
+    #[cfg(feature = "serve")]
+    if matches!(cause.downcast_ref(), Some(uwe_serve::StartError::Config(_))) {
+        return true;
+    }
+    matches!(cause.downcast_ref(), Some(uwe::Error::Argument { .. }))
+}
+
+/// What an error says to do next.
+fn hint(cause: &Cause) -> Option<String> {
+    #[cfg(feature = "train")]
+    {
+        let bench = cause.downcast_ref::<workbench::Error>().and_then(workbench::Error::hint);
+        let train = || cause.downcast_ref::<uwe_train::Error>().and_then(uwe_train::Error::hint);
+        if let Some(hint) = bench.or_else(train) {
+            return Some(hint);
+        }
+    }
+    #[cfg(feature = "serve")]
+    if let Some(uwe_serve::StartError::Config(error)) = cause.downcast_ref() {
+        return Some(error.hint.clone());
+    }
+    cause.downcast_ref::<uwe::Error>().and_then(uwe::Error::hint)
 }
 
 /// A reader that has had enough, such as `head`, is no failure.
@@ -87,12 +127,7 @@ fn report(error: &anyhow::Error) {
             message = format!("{message}: {cause}");
         }
     }
-    let hint = error.chain().find_map(|cause| {
-        let engine = cause.downcast_ref::<uwe::Error>().and_then(uwe::Error::hint);
-        let bench = || cause.downcast_ref::<workbench::Error>().and_then(workbench::Error::hint);
-        let train = || cause.downcast_ref::<uwe_train::Error>().and_then(uwe_train::Error::hint);
-        engine.or_else(bench).or_else(train)
-    });
+    let hint = error.chain().find_map(hint);
     let mut stderr = anstream::stderr().lock();
     let red = anstyle::AnsiColor::Red.on_default().bold();
     let cyan = anstyle::AnsiColor::Cyan.on_default().bold();

@@ -1,7 +1,7 @@
 //! Rankings as a table, as JSON lines and as CSV.
 
 use crate::arguments::OutputFormat;
-use crate::evidence::{EvidenceRecord, Shading};
+use crate::evidence::{PrintedEvidence, Shading};
 use anyhow::Result;
 use serde::Serialize;
 use std::io::Write;
@@ -22,7 +22,7 @@ pub(crate) struct HitRecord<'a> {
     pub(crate) id: Option<&'a str>,
     pub(crate) score: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) evidence: Option<EvidenceRecord>,
+    pub(crate) evidence: Option<PrintedEvidence>,
 }
 
 /// Writes rankings in one form.
@@ -102,10 +102,10 @@ fn table(record: &RankingRecord<'_>) -> String {
         text += &format!("  {:>widest$}  {:.3} {bar}  {target}{id}\n", hit.rank, hit.score);
         if let Some(evidence) = &hit.evidence {
             let indent = " ".repeat(widest + 4);
-            text += &format!("{indent}{}\n", Shading::new(record.query, evidence.query_shares()));
-            text += &format!("{indent}{}\n", Shading::new(hit.target, evidence.target_shares()));
-            for pair in evidence.pairs.iter().filter(|pair| !pair.is_special()).take(4) {
-                text += &format!("{indent}{dim}{}{dim:#}\n", pair.describe());
+            text += &format!("{indent}{}\n", Shading::new(record.query, evidence.whole.query_shares()));
+            text += &format!("{indent}{}\n", Shading::new(hit.target, evidence.whole.target_shares()));
+            for line in evidence.lines().take(4) {
+                text += &format!("{indent}{dim}{line}{dim:#}\n");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `uwe rank` and `uwe score`.
 
 use crate::arguments::{RankArguments, ScoreArguments};
-use crate::evidence::EvidenceRecord;
+use crate::evidence::PrintedEvidence;
 use crate::input::Texts;
 use crate::output::{HitRecord, Output, RankingRecord};
 use crate::setup::{note, note_cut, starter_space};
@@ -54,7 +54,7 @@ fn record<'a>(
             let evidence = match &encoded {
                 Some(encoded) => {
                     let evidence = ranker.evidence_for(query, encoded, hit.target)?;
-                    Some(EvidenceRecord::new(evidence, query, target.text()))
+                    Some(PrintedEvidence::new(evidence, query, target.text()))
                 }
                 None => None,
             };

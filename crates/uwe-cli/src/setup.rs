@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use uwe::{BuildOptions, Columns, Compute, Encoder, EncoderOptions, InstructionSet, Space, Targets};
+use uwe::{BuildOptions, Columns, Compute, Encoder, EncoderOptions, Format, InstructionSet, Space, Targets};
 
 /// Folder names of default models, the best first.
 const DEFAULT_MODELS: [&str; 1] = ["all-MiniLM-L6-v2"];
@@ -75,7 +75,7 @@ pub(crate) fn cache_folder() -> Option<PathBuf> {
 /// The targets of the starter taxonomy.
 pub(crate) fn starter_targets() -> Result<Targets> {
     let columns = Columns { text: Some("label".into()), id: Some("id".into()) };
-    Ok(Targets::read_csv(STARTER_SKILLS.as_bytes(), "starter taxonomy", &columns)?)
+    Ok(Targets::from_reader(STARTER_SKILLS.as_bytes(), "starter taxonomy", Format::Csv, &columns)?)
 }
 
 /// The space of the starter taxonomy for this encoder: from the user's cache, or built (and cached) now.

@@ -8,6 +8,7 @@ use crate::kernel::norm;
 use crate::model::Pooling;
 use crate::score::{Axis, Logits, Reduction, Scorer, Scoring};
 use crate::text::Tokens;
+use serde::Serialize;
 use std::ops::Range;
 
 /// A score, taken apart.
@@ -41,6 +42,91 @@ pub struct TokenPlace {
     pub token: usize,
     /// Character range in the text; `None` for a special token.
     pub range: Option<Range<usize>>,
+}
+
+/// Evidence with the words of its tokens, as programs read it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EvidenceRecord {
+    /// Pairs of tokens that added at least a hundredth of the score, the largest first.
+    pub pairs: Vec<PairRecord>,
+    /// What all other pairs added.
+    pub rest: f64,
+}
+
+/// A pair of tokens with their words.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PairRecord {
+    /// The query's token.
+    pub query: TokenRecord,
+    /// The target's token.
+    pub target: TokenRecord,
+    /// Weight of the pair's cosine in the score.
+    pub weight: f64,
+    /// Cosine of the two states.
+    pub cosine: f64,
+    /// What the pair added to the score.
+    pub contribution: f64,
+}
+
+/// A token: its text and its character range; all null for a special token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TokenRecord {
+    /// The characters.
+    pub text: Option<String>,
+    /// First character, counted in the text's characters from 0.
+    pub start: Option<usize>,
+    /// Character behind the last one.
+    pub end: Option<usize>,
+}
+
+/// Pairs below this share of the score are counted together.
+const LISTED: f64 = 0.01;
+
+impl Evidence {
+    /// The pairs with their words; `query` and `target` are the texts that it is about.
+    pub fn record(&self, query: &str, target: &str) -> EvidenceRecord {
+        let score = self.score.abs().max(f64::MIN_POSITIVE);
+        let (listed, other): (Vec<&Pair>, Vec<&Pair>) =
+            self.pairs.iter().partition(|pair| pair.contribution.abs() / score >= LISTED);
+        let pairs = listed.into_iter().map(|pair| PairRecord {
+            query: TokenRecord::new(&pair.query, query),
+            target: TokenRecord::new(&pair.target, target),
+            weight: pair.weight,
+            cosine: pair.cosine,
+            contribution: pair.contribution,
+        });
+        EvidenceRecord { pairs: pairs.collect(), rest: other.iter().map(|pair| pair.contribution).sum() }
+    }
+
+    /// Character ranges of the query's tokens with what each added.
+    pub fn query_shares(&self) -> Vec<(Range<usize>, f64)> {
+        self.shares(|pair| &pair.query)
+    }
+
+    /// Character ranges of the target's tokens with what each added.
+    pub fn target_shares(&self) -> Vec<(Range<usize>, f64)> {
+        self.shares(|pair| &pair.target)
+    }
+
+    fn shares(&self, side: impl Fn(&Pair) -> &TokenPlace) -> Vec<(Range<usize>, f64)> {
+        let mut shares: Vec<(Range<usize>, f64)> = Vec::new();
+        for pair in &self.pairs {
+            let Some(range) = &side(pair).range else { continue };
+            match shares.iter_mut().find(|(known, _)| known == range) {
+                Some((_, share)) => *share += pair.contribution,
+                None => shares.push((range.clone(), pair.contribution)),
+            }
+        }
+        shares
+    }
+}
+
+impl TokenRecord {
+    fn new(place: &TokenPlace, text: &str) -> Self {
+        let Some(range) = &place.range else { return Self { text: None, start: None, end: None } };
+        let characters = text.chars().skip(range.start).take(range.len()).collect();
+        Self { text: Some(characters), start: Some(range.start), end: Some(range.end) }
+    }
 }
 
 /// One text of the two.

@@ -43,13 +43,13 @@ mod text;
 
 pub use compute::Compute;
 pub use error::{Error, Result};
-pub use evidence::{Evidence, Pair, TokenPlace};
+pub use evidence::{Evidence, EvidenceRecord, Pair, PairRecord, TokenPlace, TokenRecord};
 pub use kernel::{InstructionSet, Precision};
 pub use model::{
     Architecture, Config as ModelConfig, Encoded, Encoder, EncoderOptions, Folder as ModelFolder, ModelInfo,
     Pooling, TokenStates, Verification, distance_bucket,
 };
-pub use rank::{Hit, Ranker, Ranking, best, score_all};
+pub use rank::{Hit, Ranker, Ranking, best, score_all, score_encoded};
 pub use score::{Axis, Logits, Reduction, Scorer, Scoring};
 pub use space::{
     BuildOptions, Columns, Format, Lines, Meta, Pillar, Progress, Space, StateType, Target, Targets,

@@ -6,7 +6,7 @@ use crate::evidence::{Evidence, Side};
 use crate::kernel::{LANES, QueryTokens, TopK, inverse_norm, mean_of_rows};
 use crate::model::{Encoded, Encoder, Pooling, TokenStates};
 use crate::score::Scoring;
-use crate::space::Space;
+use crate::space::{Space, StateType};
 
 /// Pooled panels that are scored in one go.
 const POOLED_PANELS: usize = 8;
@@ -178,6 +178,22 @@ pub fn score_all(
 ) -> Result<Vec<Vec<f32>>> {
     let special = space.meta().special_tokens;
     Prepared::gather(compute, queries, (space, special), (scoring, Pooling::Mean))?.rows()
+}
+
+/// Scores texts against each other that this encoder has encoded: `scores[query][target]`, as a [`Ranker`] over a space of
+/// the targets in full precision would.
+///
+/// # Errors
+/// [`Error::Argument`] for token states of another width, or a text without a token.
+pub fn score_encoded(
+    encoder: &Encoder,
+    (queries, targets): (&TokenStates, &TokenStates),
+    scoring: &Scoring,
+) -> Result<Vec<Vec<f32>>> {
+    let special = encoder.tokenizer().special_tokens();
+    let space = Space::assemble(targets, (special, StateType::F32), &|text| encoder.pool(text))?;
+    let pooling = encoder.info().pooling;
+    Prepared::gather(encoder.compute(), queries, (&space, special), (scoring, pooling))?.rows()
 }
 
 /// Queries in the kernel's form.

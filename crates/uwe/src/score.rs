@@ -97,6 +97,19 @@ pub struct Scoring {
 }
 
 impl Scoring {
+    /// The scorer with a [`Scorer::name`]: `own` where that is its name, else one with the usual options. `None` for what is no name.
+    pub fn named(name: &str, own: Self) -> Option<Self> {
+        let scorer = match name {
+            name if name == own.scorer.name() => own.scorer,
+            "soft" => Self::default().scorer,
+            "soft-pooled" => Scorer::SoftPooled { temperature: 1.0, logits: Logits::Raw },
+            "maxsim" => Scorer::MaxSim { reduction: Reduction::Mean },
+            "cosine" => Scorer::Cosine,
+            _ => return None,
+        };
+        Some(Self { scorer, ..own })
+    }
+
     /// Whether the options make sense, before anything is encoded.
     ///
     /// # Errors

@@ -105,6 +105,16 @@ impl Space {
         special_tokens: (usize, usize),
         stored: StateType,
     ) -> Result<Self> {
+        let dimension = states.dimension();
+        Self::assemble(states, (special_tokens, stored), &|text| mean_of_rows(text, dimension))
+    }
+
+    /// [`Space::from_states`] with another pooling.
+    pub(crate) fn assemble(
+        states: &TokenStates,
+        (special_tokens, stored): ((usize, usize), StateType),
+        pool: &dyn Fn(&[f32]) -> Vec<f32>,
+    ) -> Result<Self> {
         let mut targets = Targets::new("<token states>", &["id"]);
         for index in 0..states.len() {
             targets.push(&index.to_string(), Vec::new());
@@ -142,7 +152,7 @@ impl Space {
             for index in chosen {
                 values.extend_from_slice(states.text(*index));
                 offsets.push(values.len() / states.dimension());
-                pooled.push(mean_of_rows(states.text(*index), states.dimension()));
+                pooled.push(pool(states.text(*index)));
             }
             Ok((TokenStates::new(values, offsets, states.dimension())?, pooled))
         });

@@ -103,27 +103,30 @@ impl Targets {
             return esco(path, pillar);
         }
         let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-        let name = path.display().to_string();
+        Self::from_reader(file, &path.display().to_string(), format, columns)
+    }
+
+    /// Reads a target list that is no file; `name` stands in errors and as the source.
+    ///
+    /// # Errors
+    /// Those of [`Targets::read`]; [`Error::Argument`] for the format of ESCO, which is several files.
+    pub fn from_reader(reader: impl Read, name: &str, format: Format, columns: &Columns) -> Result<Self> {
         match format {
-            Format::Csv => delimited(file, &name, b',', columns),
-            Format::Tsv => delimited(file, &name, b'\t', columns),
-            Format::JsonLines => json_lines(file, &name, columns),
-            Format::Lines | Format::Esco(_) => {
-                let mut targets = Self::new(name.clone(), &[]);
-                for line in Lines::new(BufReader::new(file), name) {
+            Format::Csv => delimited(reader, name, b',', columns),
+            Format::Tsv => delimited(reader, name, b'\t', columns),
+            Format::JsonLines => json_lines(reader, name, columns),
+            Format::Lines => {
+                let mut targets = Self::new(name, &[]);
+                for line in Lines::new(BufReader::new(reader), name) {
                     targets.push(&line?, Vec::new());
                 }
                 Ok(targets)
             }
+            Format::Esco(_) => Err(Error::Argument {
+                name: "format",
+                problem: "ESCO is an archive or a folder of files; name it by its path".into(),
+            }),
         }
-    }
-
-    /// Reads a target list as CSV with a header line; `name` stands in errors and as the source.
-    ///
-    /// # Errors
-    /// Those of [`Targets::read`].
-    pub fn read_csv(reader: impl Read, name: &str, columns: &Columns) -> Result<Self> {
-        delimited(reader, name, b',', columns)
     }
 
     /// Number of targets.

@@ -1,0 +1,418 @@
+//! From texts to states to answers: tokenise, wait, encode together, work, answer.
+//!
+//! A request is tokenised by whoever brings it and then waits in the [`Queue`]. A worker takes as many as its budget allows,
+//! encodes what no request has asked for before in one call, and does each request's own work on the states. What a request's client
+//! does not wait for any more is not done.
+
+use crate::config::Limits;
+use crate::error::{ApiError, Code};
+use crate::metrics::Metrics;
+use crate::queue::{Bounds, Item, Queue};
+use lru::LruCache;
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use uwe::{Encoded, Encoder, TokenStates, Tokens};
+
+/// A text with its states.
+#[derive(Debug)]
+pub(crate) struct Encoding {
+    pub(crate) tokens: Tokens,
+    /// `tokens x dimension`
+    pub(crate) states: Vec<f32>,
+}
+
+impl Encoding {
+    fn bytes(&self) -> usize {
+        self.states.len() * size_of::<f32>() + self.tokens.ids.len() * 24 + 256
+    }
+}
+
+/// How long the parts of a request took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Timing {
+    pub(crate) tokenise: Duration,
+    pub(crate) queue: Duration,
+    pub(crate) encode: Duration,
+    pub(crate) work: Duration,
+    /// Tokens of the request's texts.
+    pub(crate) tokens: usize,
+}
+
+/// An answer with the time that it took.
+pub(crate) type Timed<T> = (T, Timing);
+
+/// A text of a request: its states when they are known, else its tokens.
+struct Query {
+    text: Arc<str>,
+    tokens: Tokens,
+    known: Option<Arc<Encoding>>,
+}
+
+/// A request in the queue.
+trait Task: Send {
+    fn queries(&self) -> &[Query];
+    fn cost(&self) -> usize;
+    fn is_gone(&self) -> bool;
+    fn run(self: Box<Self>, encoder: &Encoder, encodings: Vec<Arc<Encoding>>, timing: Timing);
+    fn refuse(self: Box<Self>, error: ApiError);
+}
+
+impl Item for Box<dyn Task> {
+    fn texts(&self) -> usize {
+        self.queries().len().max(1)
+    }
+    fn cost(&self) -> usize {
+        (**self).cost()
+    }
+    fn is_gone(&self) -> bool {
+        (**self).is_gone()
+    }
+}
+
+struct Request<T, F> {
+    queries: Vec<Query>,
+    cost: usize,
+    timing: Timing,
+    work: F,
+    answer: oneshot::Sender<Result<Timed<T>, ApiError>>,
+}
+
+impl<T, F> Task for Request<T, F>
+where
+    T: Send,
+    F: FnOnce(&Encoder, &[Arc<Encoding>]) -> Result<T, ApiError> + Send,
+{
+    fn queries(&self) -> &[Query] {
+        &self.queries
+    }
+    fn cost(&self) -> usize {
+        self.cost
+    }
+    fn is_gone(&self) -> bool {
+        self.answer.is_closed()
+    }
+    fn run(self: Box<Self>, encoder: &Encoder, encodings: Vec<Arc<Encoding>>, timing: Timing) {
+        let (start, work) = (Instant::now(), self.work);
+        // A fault in one request's work must not take the worker with it.
+        let done = std::panic::catch_unwind(AssertUnwindSafe(|| work(encoder, &encodings)))
+            .unwrap_or_else(|_| Err(ApiError::internal(&"a worker panicked")));
+        let timing = Timing { work: start.elapsed(), ..merge(self.timing, timing) };
+        // Who has gone meanwhile does not miss it.
+        let _ = self.answer.send(done.map(|value| (value, timing)));
+    }
+    fn refuse(self: Box<Self>, error: ApiError) {
+        let _ = self.answer.send(Err(error));
+    }
+}
+
+fn merge(request: Timing, batch: Timing) -> Timing {
+    Timing { queue: batch.queue, encode: batch.encode, ..request }
+}
+
+struct Shared {
+    encoder: Arc<Encoder>,
+    queue: Mutex<Queue<Box<dyn Task>>>,
+    wake: Condvar,
+    cache: Mutex<Cache>,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    stop: AtomicBool,
+}
+
+/// Encoder, queue and workers.
+pub(crate) struct Engine {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts `workers` threads, which share the encoder's.
+    pub(crate) fn start(
+        encoder: Arc<Encoder>,
+        (limits, workers): (&Limits, usize),
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<Self> {
+        let bounds = Bounds {
+            texts: limits.queue_texts,
+            longest: Limits::duration(limits.queue_ms),
+            standing: Limits::duration(limits.standing_ms),
+        };
+        let shared = Arc::new(Shared {
+            encoder,
+            queue: Mutex::new(Queue::new(bounds, Instant::now())),
+            wake: Condvar::new(),
+            cache: Mutex::new(Cache::new(limits.cache_bytes)),
+            metrics,
+            limits: limits.clone(),
+            stop: AtomicBool::new(false),
+        });
+        let workers = (0..workers.max(1)).map(|index| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || shared.serve())
+        });
+        Ok(Self { workers: workers.collect::<std::io::Result<_>>()?, shared })
+    }
+
+    /// The encoder.
+    pub(crate) fn encoder(&self) -> &Arc<Encoder> {
+        &self.shared.encoder
+    }
+
+    /// Encodes `texts`, then does `work` on their states; `further` tokens count towards the batch besides.
+    ///
+    /// When the returned future is dropped before a worker takes the request up, nothing of it is done.
+    ///
+    /// # Errors
+    /// [`Code::Overloaded`] when it cannot wait, or has waited too long; those of `work`.
+    pub(crate) async fn run<T, F>(
+        &self,
+        texts: &[String],
+        further: usize,
+        work: F,
+    ) -> Result<Timed<T>, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Encoder, &[Arc<Encoding>]) -> Result<T, ApiError> + Send + 'static,
+    {
+        let start = Instant::now();
+        let queries = self.queries(texts).await?;
+        let tokens = queries.iter().map(|query| query.tokens.ids.len()).sum();
+        let unknown: usize =
+            queries.iter().filter(|query| query.known.is_none()).map(|query| query.tokens.ids.len()).sum();
+        let timing = Timing { tokenise: start.elapsed(), tokens, ..Timing::default() };
+        let (answer, answered) = oneshot::channel();
+        self.shared.metrics.texts.inc_by(texts.len() as u64);
+        self.shared.push(Box::new(Request { queries, cost: unknown + further, timing, work, answer }))?;
+        match answered.await {
+            Ok(answer) => answer,
+            Err(_) => Err(ApiError::internal(&"a worker dropped a request")),
+        }
+    }
+
+    /// Tokens of the texts, and the states of those that were asked for before.
+    async fn queries(&self, texts: &[String]) -> Result<Vec<Query>, ApiError> {
+        // Short texts take microseconds, less than to wake another thread.
+        if texts.iter().map(String::len).sum::<usize>() <= 4096 {
+            return self.shared.tokenise(texts);
+        }
+        let (shared, texts) = (Arc::clone(&self.shared), texts.to_vec());
+        tokio::task::spawn_blocking(move || shared.tokenise(&texts))
+            .await
+            .unwrap_or_else(|error| Err(ApiError::internal(&error)))
+    }
+
+    /// Waits until nothing waits: what can wait lets requests go first. At most `longest`.
+    pub(crate) fn yield_to_requests(&self, longest: Duration) {
+        let start = Instant::now();
+        while !lock(&self.shared.queue).is_empty() && start.elapsed() < longest {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.wake.notify_all();
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    fn tokenise(&self, texts: &[String]) -> Result<Vec<Query>, ApiError> {
+        let mut queries = Vec::with_capacity(texts.len());
+        for text in texts {
+            let known = lock(&self.cache).get(text);
+            let tokens = match &known {
+                Some(encoding) => encoding.tokens.clone(),
+                None => self.encoder.tokenizer().tokenize(text)?,
+            };
+            self.metrics.cached.inc_by(u64::from(known.is_some()));
+            queries.push(Query { text: text.as_str().into(), tokens, known });
+        }
+        Ok(queries)
+    }
+
+    fn push(&self, task: Box<dyn Task>) -> Result<(), ApiError> {
+        if self.stop.load(Ordering::Acquire) {
+            return Err(ApiError::new(Code::Stopping, "the service is stopping", "try again elsewhere"));
+        }
+        let mut queue = lock(&self.queue);
+        let pushed = queue.push(task, Instant::now());
+        self.metrics.waiting.set(queue.texts() as i64);
+        drop(queue);
+        match pushed {
+            Ok(()) => {
+                self.wake.notify_one();
+                Ok(())
+            }
+            Err(_) => Err(overloaded("the queue is full")),
+        }
+    }
+
+    fn serve(&self) {
+        while let Some((batch, late)) = self.next_batch() {
+            for task in late {
+                task.refuse(overloaded("the request has waited for too long"));
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            let start = Instant::now();
+            self.work(batch);
+            lock(&self.queue).learn(start.elapsed());
+        }
+    }
+
+    /// Waits for work; `None` when the service stops and nothing is left.
+    #[allow(clippy::type_complexity, reason = "a batch and what is refused, used once")]
+    fn next_batch(&self) -> Option<(Vec<(Box<dyn Task>, Duration)>, Vec<Box<dyn Task>>)> {
+        let mut queue = lock(&self.queue);
+        while queue.is_empty() {
+            if self.stop.load(Ordering::Acquire) {
+                return None;
+            }
+            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        let taken = queue.take(self.limits.batch_tokens, Instant::now());
+        self.metrics.waiting.set(queue.texts() as i64);
+        self.metrics.gone.inc_by(taken.gone as u64);
+        Some((taken.batch, taken.late))
+    }
+
+    fn work(&self, batch: Vec<(Box<dyn Task>, Duration)>) {
+        let start = Instant::now();
+        let tasks = batch.iter().map(|(task, _)| task.queries()).collect::<Vec<_>>();
+        let encoded = self.encode(&tasks);
+        let encode = start.elapsed();
+        for ((task, queue), encodings) in batch.into_iter().zip(encoded) {
+            self.metrics.queue_seconds.observe(queue.as_secs_f64());
+            match encodings {
+                _ if task.is_gone() => {
+                    self.metrics.gone.inc();
+                }
+                Ok(encodings) => {
+                    task.run(&self.encoder, encodings, Timing { queue, encode, ..Timing::default() });
+                }
+                Err(error) => task.refuse(error),
+            }
+        }
+    }
+
+    /// States of each task's texts; each text is encoded once, however often it stands in the batch.
+    fn encode(&self, tasks: &[&[Query]]) -> Vec<Result<Vec<Arc<Encoding>>, ApiError>> {
+        let mut made: HashMap<&str, Arc<Encoding>> = HashMap::new();
+        let mut new: Vec<&Query> = Vec::new();
+        let mut seen: HashMap<&str, ()> = HashMap::new();
+        for query in tasks.iter().copied().flatten() {
+            if query.known.is_none() && seen.insert(&query.text, ()).is_none() {
+                new.push(query);
+            }
+        }
+        if !new.is_empty() {
+            let tokens: Vec<Tokens> = new.iter().map(|query| query.tokens.clone()).collect();
+            self.metrics.batch_tokens.observe(tokens.iter().map(|text| text.ids.len()).sum::<usize>() as f64);
+            // Should the batch fail for one text, the others are encoded by themselves below.
+            if let Ok(states) = self.encoder.encode_tokens(&tokens) {
+                for (index, (query, tokens)) in new.iter().zip(tokens).enumerate() {
+                    let encoding = Arc::new(Encoding { tokens, states: states.text(index).to_vec() });
+                    lock(&self.cache).put(&query.text, &encoding);
+                    made.insert(&query.text, encoding);
+                }
+            }
+        }
+        let mut one = |query: &Query| -> Result<Arc<Encoding>, ApiError> {
+            if let Some(encoding) = query.known.as_ref().or_else(|| made.get(&*query.text)) {
+                return Ok(Arc::clone(encoding));
+            }
+            let states = self.encoder.encode_tokens(std::slice::from_ref(&query.tokens))?;
+            Ok(Arc::new(Encoding { tokens: query.tokens.clone(), states: states.text(0).to_vec() }))
+        };
+        tasks.iter().map(|queries| queries.iter().map(&mut one).collect()).collect()
+    }
+}
+
+/// The texts of a request as the library takes them.
+pub(crate) fn gather(encodings: &[Arc<Encoding>], dimension: usize) -> Result<Encoded, ApiError> {
+    let mut values = Vec::with_capacity(encodings.iter().map(|encoding| encoding.states.len()).sum());
+    let mut offsets = vec![0];
+    for encoding in encodings {
+        values.extend_from_slice(&encoding.states);
+        offsets.push(values.len() / dimension);
+    }
+    let tokens = encodings.iter().map(|encoding| encoding.tokens.clone()).collect();
+    Ok(Encoded { tokens, states: TokenStates::new(values, offsets, dimension)? })
+}
+
+fn overloaded(problem: &str) -> ApiError {
+    ApiError::new(Code::Overloaded, problem, "wait as long as Retry-After says, then send it again")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// States of texts that were asked for, the longest unused ones forgotten first.
+struct Cache {
+    encodings: LruCache<Arc<str>, Arc<Encoding>>,
+    bytes: usize,
+    most: usize,
+}
+
+impl Cache {
+    fn new(most: usize) -> Self {
+        Self { encodings: LruCache::unbounded(), bytes: 0, most }
+    }
+
+    fn get(&mut self, text: &str) -> Option<Arc<Encoding>> {
+        self.encodings.get(text).map(Arc::clone)
+    }
+
+    fn put(&mut self, text: &Arc<str>, encoding: &Arc<Encoding>) {
+        let size = |text: &str, encoding: &Encoding| text.len() + encoding.bytes();
+        self.bytes += size(text, encoding);
+        if let Some((text, old)) = self.encodings.push(Arc::clone(text), Arc::clone(encoding)) {
+            self.bytes -= size(&text, &old);
+        }
+        while self.bytes > self.most
+            && let Some((text, old)) = self.encodings.pop_lru()
+        {
+            self.bytes -= size(&text, &old);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoding(length: usize) -> Arc<Encoding> {
+        let tokens = Tokens { ids: vec![0; length], ranges: vec![0..0; length], truncated: false };
+        Arc::new(Encoding { tokens, states: vec![0.0; length * 4] })
+    }
+
+    #[test]
+    fn the_cache_forgets_the_longest_unused() {
+        let size = encoding(10).bytes() + 1;
+        let mut cache = Cache::new(2 * size);
+        for name in ["a", "b"] {
+            cache.put(&name.into(), &encoding(10));
+        }
+        assert!(cache.get("a").is_some());
+        cache.put(&"c".into(), &encoding(10));
+        assert!(cache.get("b").is_none() && cache.get("a").is_some() && cache.get("c").is_some());
+        // The same text again takes no more room.
+        cache.put(&"c".into(), &encoding(10));
+        assert_eq!(cache.bytes, 2 * size);
+        // What is larger than all of it is not kept.
+        cache.put(&"d".into(), &encoding(1000));
+        assert_eq!((cache.bytes, cache.encodings.len()), (0, 0));
+    }
+}

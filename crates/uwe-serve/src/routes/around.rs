@@ -1,0 +1,113 @@
+//! What happens around every request: its identifier, its time, its key, its permit.
+
+use super::{COUNTED, OPEN};
+use crate::app::App;
+use crate::engine::Timing;
+use crate::error::{ApiError, Code};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The outermost layer: identifier, log, counters, and headers that every answer has.
+pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let (id, method) = (request_id(&request), request.method().clone());
+    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string());
+    let route = matched.filter(|path| COUNTED.contains(&path.as_str())).unwrap_or_else(|| "other".into());
+    let mut response = next.run(request).await;
+    let (status, elapsed) = (response.status(), start.elapsed());
+    app.metrics.answered(&route, status.as_u16(), elapsed.as_secs_f64());
+    if let Some(error) = response.extensions().get::<ApiError>() {
+        app.metrics.refused(error.code);
+    }
+    let timing = response.extensions().get::<Timing>().copied();
+    let headers = response.headers_mut();
+    if let Some(timing) = timing {
+        time_headers(headers, &timing, elapsed);
+    }
+    tracing::info!(id = ?id, %method, route, status = status.as_u16(), ms = elapsed.as_secs_f64() * 1e3, "answered");
+    headers.insert(REQUEST_ID, id);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// The time of each part: `Server-Timing` as browsers read it, and the headers of text-embeddings-inference.
+fn time_headers(headers: &mut axum::http::HeaderMap, timing: &Timing, total: std::time::Duration) {
+    let ms = |duration: std::time::Duration| duration.as_secs_f64() * 1e3;
+    let parts = format!(
+        "tokenise;dur={:.2}, queue;dur={:.2}, encode;dur={:.2}, work;dur={:.2}, total;dur={:.2}",
+        ms(timing.tokenise),
+        ms(timing.queue),
+        ms(timing.encode),
+        ms(timing.work),
+        ms(total)
+    );
+    let whole = |duration: std::time::Duration| duration.as_millis().to_string();
+    for (name, value) in [
+        ("server-timing", parts),
+        ("x-total-time", whole(total)),
+        ("x-tokenization-time", whole(timing.tokenise)),
+        ("x-queue-time", whole(timing.queue)),
+        ("x-inference-time", whole(timing.encode + timing.work)),
+        ("x-compute-tokens", timing.tokens.to_string()),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+/// The client's identifier where it sends a sound one, else a new one.
+fn request_id(request: &Request) -> HeaderValue {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let given = request.headers().get(&REQUEST_ID).filter(|id| {
+        let bytes = id.as_bytes();
+        (1..=64).contains(&bytes.len())
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+    });
+    given.cloned().unwrap_or_else(|| {
+        let started = std::process::id();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        HeaderValue::from_str(&format!("{started:x}-{number:x}")).unwrap_or(HeaderValue::from_static("-"))
+    })
+}
+
+/// Key, then permit: both before a byte of the body is read.
+pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let open = OPEN.contains(&path);
+    if !open && !is_page(request.method(), path) {
+        if let Err(refusal) = app.keys.admit(request.headers(), (request.method(), path)) {
+            return refusal.into_response();
+        }
+        if app.is_stopping() {
+            return ApiError::new(Code::Stopping, "the service is stopping", "try again elsewhere")
+                .into_response();
+        }
+    }
+    if open {
+        return next.run(request).await;
+    }
+    let Ok(permit) = app.permits.try_acquire() else {
+        return ApiError::new(
+            Code::Overloaded,
+            format!("{} requests are under way, the most that are taken", app.limits().requests),
+            "wait as long as Retry-After says, then send it again",
+        )
+        .into_response();
+    };
+    let response = next.run(request).await;
+    drop(permit);
+    response
+}
+
+/// The page itself is for everybody; what it asks needs a key like any other question.
+fn is_page(method: &Method, path: &str) -> bool {
+    matches!(*method, Method::GET | Method::HEAD) && crate::page::is_file(path)
+}

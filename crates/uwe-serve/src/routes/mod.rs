@@ -1,0 +1,164 @@
+//! The routes, one file a family, and what happens around each of them.
+
+mod around;
+mod health;
+mod inference;
+mod openai;
+mod rank;
+mod rerank;
+mod spaces;
+
+use crate::app::App;
+use crate::error::{ApiError, Code, Family};
+use crate::page;
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::{HeaderValue, Method, header};
+use axum::middleware;
+use axum::routing::{MethodRouter, get};
+use std::sync::Arc;
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::CorsLayer;
+use tower_http::decompression::RequestDecompressionLayer;
+use utoipa::OpenApi;
+
+/// Routes that answer without a key and without a permit: for who watches over the service.
+const OPEN: [&str; 4] = ["/livez", "/readyz", "/health", "/metrics"];
+
+/// Every route that is counted by itself.
+pub(crate) const COUNTED: [&str; 20] = [
+    "/v1/rank",
+    "/v1/score",
+    "/v1/spaces",
+    "/v1/spaces/{name}",
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/v2/rerank",
+    "/embed",
+    "/rerank",
+    "/info",
+    "/livez",
+    "/readyz",
+    "/health",
+    "/metrics",
+    "/openapi.json",
+    "/",
+    "/app.js",
+    "/app.css",
+    "/icon.svg",
+    "other",
+];
+
+/// The interface, for programs.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "uwe",
+        description = "Unified Work Embeddings: ranks skills, job titles and any other texts of work against each other, and says which words met.",
+        license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
+    ),
+    paths(
+        rank::rank,
+        rank::score,
+        spaces::list,
+        spaces::info,
+        spaces::create,
+        spaces::delete,
+        openai::embeddings,
+        rerank::rerank,
+        inference::embed,
+        inference::rerank,
+        inference::info,
+        health::livez,
+        health::readyz,
+        health::metrics,
+    ),
+    components(schemas(crate::error::ErrorBody)),
+    modifiers(&Security)
+)]
+struct Document;
+
+/// Keys, as the document describes them.
+struct Security;
+
+impl utoipa::Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("key", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    }
+}
+
+/// The OpenAPI document, as JSON.
+pub fn document() -> String {
+    Document::openapi().to_pretty_json().unwrap_or_default()
+}
+
+/// All routes with what is around them.
+pub(crate) fn router(app: &Arc<App>) -> Router {
+    let own = Router::new()
+        .route("/v1/rank", post(rank::rank))
+        .route("/v1/score", post(rank::score))
+        .route("/v1/spaces", get(spaces::list).fallback(wrong_method))
+        .route(
+            "/v1/spaces/{name}",
+            get(spaces::info).put(spaces::create).delete(spaces::delete).fallback(wrong_method),
+        )
+        .route("/livez", get(health::livez).fallback(wrong_method))
+        .route("/readyz", get(health::readyz).fallback(wrong_method))
+        .route("/metrics", get(health::metrics).fallback(wrong_method))
+        .route("/openapi.json", get(async || json(document())).fallback(wrong_method))
+        .merge(page::router())
+        .fallback(async || {
+            ApiError::new(Code::NotFound, "there is no such route", "/openapi.json lists them")
+        });
+    let routes = own
+        .merge(in_form(Family::Inference, inference::router()))
+        .merge(in_form(Family::OpenAi, openai::router()))
+        .merge(in_form(Family::Rerank, rerank::router()));
+    // From the inside out: a body is decompressed after the request was admitted, and everything is counted.
+    routes
+        .layer(RequestDecompressionLayer::new())
+        .layer(middleware::from_fn_with_state(Arc::clone(app), around::admit))
+        .layer(CompressionLayer::new())
+        .layer(cors(app))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), around::observe))
+        .with_state(Arc::clone(app))
+}
+
+/// A route for POST.
+pub(crate) fn post<T: 'static, H: Handler<T, Arc<App>>>(handler: H) -> MethodRouter<Arc<App>> {
+    axum::routing::post(handler).fallback(wrong_method)
+}
+
+async fn wrong_method(method: Method) -> ApiError {
+    ApiError::new(
+        Code::MethodNotAllowed,
+        format!("{method} is not for this route"),
+        "/openapi.json lists the methods of each",
+    )
+}
+
+/// Gives refusals of these routes the form that their clients read.
+fn in_form(family: Family, router: Router<Arc<App>>) -> Router<Arc<App>> {
+    router.layer(middleware::map_response(move |response: axum::response::Response| async move {
+        match response.extensions().get::<ApiError>() {
+            Some(error) => error.respond(family),
+            None => response,
+        }
+    }))
+}
+
+fn json(text: String) -> ([(header::HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, "application/json")], text)
+}
+
+/// Pages of the named origins may ask, and no others.
+fn cors(app: &App) -> CorsLayer {
+    let origins: Vec<HeaderValue> =
+        app.config.origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION])
+}
