@@ -20,6 +20,19 @@ use uwe::{BuildOptions, Columns, Error, Format, Space, Targets};
 /// Longest name of a space.
 const LONGEST_NAME: usize = 64;
 
+/// Tells another service that the folder is in use.
+const LOCK: &str = ".lock";
+
+/// How files begin and go on that are not in their place yet.
+const UPLOADING: &str = ".upload-";
+const NEXT: &str = ".next";
+
+/// Whether a file was on its way to its place when a service was killed.
+fn is_left_over(file: &Path) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.starts_with(UPLOADING) || (name.starts_with('.') && name.contains(NEXT))
+}
+
 /// How long a build lets requests go first, between two of its chunks.
 const COURTESY: Duration = Duration::from_secs(1);
 
@@ -143,6 +156,8 @@ struct Shared {
 pub(crate) struct Spaces {
     shared: Arc<Shared>,
     builder: Option<JoinHandle<()>>,
+    /// Held while the folder is in use.
+    _lock: std::fs::File,
 }
 
 /// `name`, when it is sound: it becomes a file's name.
@@ -175,6 +190,13 @@ impl Spaces {
             move |source| Error::Io { action, path, source }
         };
         std::fs::create_dir_all(folder).map_err(io("create"))?;
+        let lock = std::fs::File::create(folder.join(LOCK)).map_err(io("write to"))?;
+        if lock.try_lock().is_err() {
+            return Err(Error::Argument {
+                name: "data",
+                problem: format!("another service is using {}; give each its own folder", folder.display()),
+            });
+        }
         let mut inner = Inner::default();
         let mut files = std::fs::read_dir(folder)
             .and_then(|entries| {
@@ -183,6 +205,10 @@ impl Spaces {
             .map_err(io("read"))?;
         files.sort();
         for file in &files {
+            if is_left_over(file) {
+                std::fs::remove_file(file).map_err(io("remove what is left over in"))?;
+                continue;
+            }
             let Some(name) = file.file_stem().and_then(|stem| stem.to_str()) else { continue };
             if check_name(name).is_err() {
                 continue;
@@ -224,7 +250,7 @@ impl Spaces {
         let for_builder = Arc::clone(&shared);
         let builder =
             std::thread::Builder::new().name("space-builder".into()).spawn(move || for_builder.build());
-        Ok(Self { shared, builder: Some(builder.map_err(io("start a thread for"))?) })
+        Ok(Self { shared, builder: Some(builder.map_err(io("start a thread for"))?), _lock: lock })
     }
 
     /// A space to rank against.
@@ -378,7 +404,7 @@ impl Shared {
 
     fn build_one(&self, job: &Job) {
         // Built under a name of its own: until it is in its place, it can be dropped without a trace.
-        let beside = self.folder.join(format!(".{}.next", job.name));
+        let beside = self.folder.join(format!(".{}{NEXT}", job.name));
         let built = Space::build(
             self.engine.encoder(),
             &job.targets,
@@ -486,7 +512,7 @@ fn describe(error: &Error) -> String {
 /// Writes an upload whole or not at all: a line that says what it is, then the body.
 fn write_upload(path: &Path, form: &UploadForm, body: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".upload-").tempfile_in(folder)?;
+    let mut file = tempfile::Builder::new().prefix(UPLOADING).tempfile_in(folder)?;
     serde_json::to_writer(&mut file, form)?;
     file.write_all(b"\n")?;
     file.write_all(body)?;

@@ -86,7 +86,7 @@ fn uploads_that_make_no_sense_leave_nothing() {
     ] {
         assert_eq!(put(path, kind, body), (status, code.into()), "{path} {kind} {body:?}");
     }
-    assert_eq!(files(folder.path()), Vec::<std::path::PathBuf>::new());
+    assert_eq!(files(folder.path()), [folder.path().join(".lock")]);
     assert_eq!(service.send("PUT", "/v1/spaces/a", &CSV, b"text\nbread\n").status, 202);
     service.wait_for("a", "ready");
     assert_eq!(put("/v1/spaces/b", "text/csv", b"text\nbread\n"), (413, "too_large".into()));
@@ -171,5 +171,5 @@ fn a_space_that_is_deleted_while_it_is_built_stays_away() {
     assert_eq!(service.get("/v1/spaces/a").status, 404);
     let names: Vec<_> =
         files(folder.path()).iter().map(|file| file.file_name().unwrap().to_owned()).collect();
-    assert_eq!(names, ["b.space"]);
+    assert_eq!(names, [".lock", "b.space"]);
 }
