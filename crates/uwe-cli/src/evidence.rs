@@ -16,7 +16,7 @@ pub(crate) struct PrintedEvidence {
 
 impl PrintedEvidence {
     pub(crate) fn new(whole: Evidence, query: &str, target: &str) -> Self {
-        Self { record: whole.record(query, target), whole }
+        Self { record: whole.record(query, target), whole: whole.by_words(query, target) }
     }
 
     /// The pairs of two words, a line each.

@@ -9,6 +9,8 @@ use crate::model::Pooling;
 use crate::score::{Axis, Logits, Reduction, Scorer, Scoring};
 use crate::text::Tokens;
 use serde::Serialize;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 
 /// A score, taken apart.
@@ -44,21 +46,21 @@ pub struct TokenPlace {
     pub range: Option<Range<usize>>,
 }
 
-/// Evidence with the words of its tokens, as programs read it.
+/// Evidence by words, as programs read it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EvidenceRecord {
-    /// Pairs of tokens that added at least a hundredth of the score, the largest first.
+    /// Pairs of words that added at least a hundredth of the score, the largest first.
     pub pairs: Vec<PairRecord>,
     /// What all other pairs added.
     pub rest: f64,
 }
 
-/// A pair of tokens with their words.
+/// A pair of words.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PairRecord {
-    /// The query's token.
+    /// The query's word.
     pub query: TokenRecord,
-    /// The target's token.
+    /// The target's word.
     pub target: TokenRecord,
     /// Weight of the pair's cosine in the score.
     pub weight: f64,
@@ -68,7 +70,7 @@ pub struct PairRecord {
     pub contribution: f64,
 }
 
-/// A token: its text and its character range; all null for a special token.
+/// A word: its text and its character range; all null for a special token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TokenRecord {
     /// The characters.
@@ -83,11 +85,44 @@ pub struct TokenRecord {
 const LISTED: f64 = 0.01;
 
 impl Evidence {
-    /// The pairs with their words; `query` and `target` are the texts that it is about.
+    /// The same score by words: pairs of tokens that belong to the same two words are one, with the sum of their weights and
+    /// contributions; its cosine is the weighted mean. `query` and `target` are the texts that it is about.
+    pub fn by_words(&self, query: &str, target: &str) -> Self {
+        let texts = (query.chars().collect::<Vec<_>>(), target.chars().collect::<Vec<_>>());
+        let mut places: HashMap<(WordKey, WordKey), usize> = HashMap::new();
+        let mut pairs: Vec<Pair> = Vec::new();
+        for pair in &self.pairs {
+            let sides = (word(&pair.query, &texts.0), word(&pair.target, &texts.1));
+            match places.entry((key(&sides.0), key(&sides.1))) {
+                Entry::Occupied(place) => {
+                    let known = &mut pairs[*place.get()];
+                    known.query.token = known.query.token.min(pair.query.token);
+                    known.target.token = known.target.token.min(pair.target.token);
+                    known.weight += pair.weight;
+                    known.contribution += pair.contribution;
+                }
+                Entry::Vacant(place) => {
+                    place.insert(pairs.len());
+                    pairs.push(Pair { query: sides.0, target: sides.1, ..pair.clone() });
+                }
+            }
+        }
+        for pair in &mut pairs {
+            if pair.weight != 0.0 {
+                pair.cosine = pair.contribution / pair.weight;
+            }
+        }
+        // A stable sort: equal ones stay in the order of their tokens.
+        pairs.sort_by(|a, b| b.contribution.total_cmp(&a.contribution));
+        Self { score: self.score, pairs }
+    }
+
+    /// The pairs of words, as programs read them; `query` and `target` are the texts that it is about.
     pub fn record(&self, query: &str, target: &str) -> EvidenceRecord {
         let score = self.score.abs().max(f64::MIN_POSITIVE);
+        let whole = self.by_words(query, target);
         let (listed, other): (Vec<&Pair>, Vec<&Pair>) =
-            self.pairs.iter().partition(|pair| pair.contribution.abs() / score >= LISTED);
+            whole.pairs.iter().partition(|pair| pair.contribution.abs() / score >= LISTED);
         let pairs = listed.into_iter().map(|pair| PairRecord {
             query: TokenRecord::new(&pair.query, query),
             target: TokenRecord::new(&pair.target, target),
@@ -119,6 +154,29 @@ impl Evidence {
         }
         shares
     }
+}
+
+/// What tells words apart: their place, or for what is no word its token.
+type WordKey = (Option<Range<usize>>, usize);
+
+fn key(place: &TokenPlace) -> WordKey {
+    (place.range.clone(), if place.range.is_some() { 0 } else { place.token })
+}
+
+/// The place of the whole word that a token is a piece of: letters and digits around it. Other characters are words of their own.
+fn word(place: &TokenPlace, text: &[char]) -> TokenPlace {
+    let Some(range) = &place.range else { return place.clone() };
+    let belongs = |index: usize| text.get(index).is_some_and(|c| c.is_alphanumeric());
+    let (mut start, mut end) = (range.start, range.end);
+    if start < end && (start..end).all(belongs) {
+        while start > 0 && belongs(start - 1) {
+            start -= 1;
+        }
+        while belongs(end) {
+            end += 1;
+        }
+    }
+    TokenPlace { token: place.token, range: Some(start..end) }
 }
 
 impl TokenRecord {
@@ -296,5 +354,55 @@ fn weights(
                 })
                 .collect()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(query: Option<Range<usize>>, target: Option<Range<usize>>, contribution: f64) -> Pair {
+        Pair {
+            query: TokenPlace { token: 1, range: query },
+            target: TokenPlace { token: 1, range: target },
+            weight: 0.5,
+            cosine: contribution / 0.5,
+            contribution,
+        }
+    }
+
+    #[test]
+    fn pieces_of_a_word_are_one() {
+        // ge-ria-tric ward against elder-care and its special token.
+        let evidence = Evidence {
+            score: 0.7,
+            pairs: vec![
+                pair(Some(0..2), Some(0..5), 0.1),
+                pair(Some(2..5), Some(0..5), 0.1),
+                pair(Some(5..9), Some(6..10), 0.2),
+                pair(Some(10..14), Some(0..5), 0.15),
+                pair(Some(10..14), None, 0.15),
+            ],
+        };
+        let words = evidence.by_words("geriatric ward", "elder-care");
+        let sum: f64 = words.pairs.iter().map(|pair| pair.contribution).sum();
+        assert!((sum - evidence.score).abs() < 1e-12);
+        assert_eq!(words.by_words("geriatric ward", "elder-care"), words);
+        let record = evidence.record("geriatric ward", "elder-care");
+        let names: Vec<_> = record
+            .pairs
+            .iter()
+            .map(|pair| (pair.query.text.as_deref(), pair.target.text.as_deref(), pair.weight))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                (Some("geriatric"), Some("elder"), 1.0),
+                (Some("geriatric"), Some("care"), 0.5),
+                (Some("ward"), Some("elder"), 0.5),
+                (Some("ward"), None, 0.5),
+            ]
+        );
+        assert!((record.pairs[0].cosine - 0.2).abs() < 1e-12);
     }
 }

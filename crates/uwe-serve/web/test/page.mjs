@@ -58,7 +58,7 @@ async function open(options) {
   page.on("pageerror", (error) => faults.push(String(error)));
   page.on("request", (request) => request.url().startsWith(address) || faults.push(`asked ${request.url()}`));
   await page.goto(address);
-  await page.waitForSelector("select option");
+  await page.waitForSelector("select option", { state: "attached" });
   return { page, faults };
 }
 
