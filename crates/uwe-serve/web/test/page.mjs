@@ -2,7 +2,8 @@
 // of accessibility.
 //
 // usage: npm test -- PROGRAM [FOLDER FOR SCREENSHOTS]
-//   PROGRAM is the `uwe` command; CHROMIUM names the browser (/usr/bin/chromium).
+//   PROGRAM is the `uwe` command; CHROMIUM names the browser (/usr/bin/chromium). With DIST=dist the page's files come from there and not
+//   from the program, which need not be built again.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -57,6 +58,10 @@ async function open(options) {
   page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
   page.on("pageerror", (error) => faults.push(String(error)));
   page.on("request", (request) => request.url().startsWith(address) || faults.push(`asked ${request.url()}`));
+  for (const file of process.env.DIST ? ["index.html", "app.js", "app.css"] : []) {
+    const at = file === "index.html" ? address + "/" : `${address}/${file}`;
+    await page.route(at, (route) => route.fulfill({ path: join(process.env.DIST, file) }));
+  }
   await page.goto(address);
   await page.waitForSelector("select option", { state: "attached" });
   return { page, faults };
