@@ -44,9 +44,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let next = AtomicU64::new(0);
     let mut all = Seen::default();
     std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..plan.clients).map(|_| scope.spawn(|| client(&plan, start, &next))).collect();
+        let clients: Vec<_> =
+            (0..plan.clients).map(|_| scope.spawn(|| client(&plan, start, &next))).collect();
         for seen in clients.into_iter().filter_map(|client| client.join().ok()) {
-            seen.statuses.iter().for_each(|(status, count)| *all.statuses.entry(*status).or_default() += count);
+            seen.statuses
+                .iter()
+                .for_each(|(status, count)| *all.statuses.entry(*status).or_default() += count);
             all.times.extend(seen.times);
         }
     });
@@ -125,8 +128,22 @@ fn client(plan: &Plan, start: Instant, next: &AtomicU64) -> Seen {
 
 /// Words that make short texts like those of work, without end.
 const WORDS: [&str; 16] = [
-    "senior", "night", "assistant", "nurse", "welder", "pastry", "software", "warehouse", "sales", "clerk",
-    "technician", "teacher", "driver", "accountant", "gardener", "operator",
+    "senior",
+    "night",
+    "assistant",
+    "nurse",
+    "welder",
+    "pastry",
+    "software",
+    "warehouse",
+    "sales",
+    "clerk",
+    "technician",
+    "teacher",
+    "driver",
+    "accountant",
+    "gardener",
+    "operator",
 ];
 
 fn request(plan: &Plan, number: u64) -> Vec<u8> {
@@ -148,11 +165,7 @@ fn request(plan: &Plan, number: u64) -> Vec<u8> {
 }
 
 /// Sends a request and reads its answer to the end; its status.
-fn ask(
-    connection: &mut Option<BufReader<TcpStream>>,
-    address: &str,
-    request: &[u8],
-) -> std::io::Result<u16> {
+fn ask(connection: &mut Option<BufReader<TcpStream>>, address: &str, request: &[u8]) -> std::io::Result<u16> {
     if connection.is_none() {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
