@@ -16,7 +16,8 @@ pub(crate) struct PrintedEvidence {
 
 impl PrintedEvidence {
     pub(crate) fn new(whole: Evidence, query: &str, target: &str) -> Self {
-        Self { record: whole.record(query, target), whole: whole.by_words(query, target) }
+        let whole = whole.by_words(query, target);
+        Self { record: whole.record(query, target), whole }
     }
 
     /// The pairs of two words, a line each.

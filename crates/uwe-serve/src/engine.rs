@@ -7,9 +7,9 @@
 use crate::config::Limits;
 use crate::error::{ApiError, Code};
 use crate::metrics::Metrics;
-use crate::queue::{Bounds, Item, Queue};
+use crate::queue::{Bounds, Item, Queue, Taken};
 use lru::LruCache;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -101,17 +101,14 @@ where
         // A fault in one request's work must not take the worker with it.
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| work(encoder, &encodings)))
             .unwrap_or_else(|_| Err(ApiError::internal(&"a worker panicked")));
-        let timing = Timing { work: start.elapsed(), ..merge(self.timing, timing) };
+        let timing =
+            Timing { work: start.elapsed(), queue: timing.queue, encode: timing.encode, ..self.timing };
         // Who has gone meanwhile does not miss it.
         let _ = self.answer.send(done.map(|value| (value, timing)));
     }
     fn refuse(self: Box<Self>, error: ApiError) {
         let _ = self.answer.send(Err(error));
     }
-}
-
-fn merge(request: Timing, batch: Timing) -> Timing {
-    Timing { queue: batch.queue, encode: batch.encode, ..request }
 }
 
 struct Shared {
@@ -218,6 +215,8 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
+        // Behind the lock: a worker that has just seen no stop is waiting by now, and is woken.
+        drop(lock(&self.shared.queue));
         self.shared.wake.notify_all();
         for worker in self.workers.drain(..) {
             let _ = worker.join();
@@ -258,7 +257,8 @@ impl Shared {
     }
 
     fn serve(&self) {
-        while let Some((batch, late)) = self.next_batch() {
+        while let Some(Taken { batch, late, gone }) = self.next_batch() {
+            self.metrics.gone.inc_by(gone as u64);
             for task in late {
                 task.refuse(overloaded("the request has waited for too long"));
             }
@@ -272,8 +272,7 @@ impl Shared {
     }
 
     /// Waits for work; `None` when the service stops and nothing is left.
-    #[allow(clippy::type_complexity, reason = "a batch and what is refused, used once")]
-    fn next_batch(&self) -> Option<(Vec<(Box<dyn Task>, Duration)>, Vec<Box<dyn Task>>)> {
+    fn next_batch(&self) -> Option<Taken<Box<dyn Task>>> {
         let mut queue = lock(&self.queue);
         while queue.is_empty() {
             if self.stop.load(Ordering::Acquire) {
@@ -283,8 +282,7 @@ impl Shared {
         }
         let taken = queue.take(self.limits.batch_tokens, Instant::now());
         self.metrics.waiting.set(queue.texts() as i64);
-        self.metrics.gone.inc_by(taken.gone as u64);
-        Some((taken.batch, taken.late))
+        Some(taken)
     }
 
     fn work(&self, batch: Vec<(Box<dyn Task>, Duration)>) {
@@ -310,9 +308,9 @@ impl Shared {
     fn encode(&self, tasks: &[&[Query]]) -> Vec<Result<Vec<Arc<Encoding>>, ApiError>> {
         let mut made: HashMap<&str, Arc<Encoding>> = HashMap::new();
         let mut new: Vec<&Query> = Vec::new();
-        let mut seen: HashMap<&str, ()> = HashMap::new();
+        let mut seen: HashSet<&str> = HashSet::new();
         for query in tasks.iter().copied().flatten() {
-            if query.known.is_none() && seen.insert(&query.text, ()).is_none() {
+            if query.known.is_none() && seen.insert(&query.text) {
                 new.push(query);
             }
         }

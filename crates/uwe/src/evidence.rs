@@ -117,12 +117,11 @@ impl Evidence {
         Self { score: self.score, pairs }
     }
 
-    /// The pairs of words, as programs read them; `query` and `target` are the texts that it is about.
+    /// The pairs as programs read them, those of [`Evidence::by_words`] by words; `query` and `target` are the texts that it is about.
     pub fn record(&self, query: &str, target: &str) -> EvidenceRecord {
         let score = self.score.abs().max(f64::MIN_POSITIVE);
-        let whole = self.by_words(query, target);
         let (listed, other): (Vec<&Pair>, Vec<&Pair>) =
-            whole.pairs.iter().partition(|pair| pair.contribution.abs() / score >= LISTED);
+            self.pairs.iter().partition(|pair| pair.contribution.abs() / score >= LISTED);
         let pairs = listed.into_iter().map(|pair| PairRecord {
             query: TokenRecord::new(&pair.query, query),
             target: TokenRecord::new(&pair.target, target),
@@ -388,7 +387,7 @@ mod tests {
         let sum: f64 = words.pairs.iter().map(|pair| pair.contribution).sum();
         assert!((sum - evidence.score).abs() < 1e-12);
         assert_eq!(words.by_words("geriatric ward", "elder-care"), words);
-        let record = evidence.record("geriatric ward", "elder-care");
+        let record = words.record("geriatric ward", "elder-care");
         let names: Vec<_> = record
             .pairs
             .iter()

@@ -159,7 +159,8 @@ fn hit_result(
         target: target.text().to_string(),
         id: target.id().filter(|id| !id.is_empty()).map(str::to_string),
         score: hit.score,
-        evidence: evidence.map(|evidence| evidence.record(query, target.text())),
+        evidence: evidence
+            .map(|evidence| evidence.by_words(query, target.text()).record(query, target.text())),
     })
 }
 
@@ -299,5 +300,5 @@ fn evidence(
     targets.push(target, Vec::new());
     let space = Space::in_memory(encoder, &targets, BuildOptions { states: StateType::F32 })?;
     let ranker = Ranker::new(encoder, &space, scoring)?;
-    Ok(ranker.evidence_for(text, query, 0)?.record(text, target))
+    Ok(ranker.evidence_for(text, query, 0)?.by_words(text, target).record(text, target))
 }
