@@ -129,6 +129,9 @@ fn run(arguments: &BenchRunArguments) -> Result<()> {
         ..RunOptions::default()
     };
     arguments.scoring.resolve(Scoring::default()).check()?;
+    if arguments.scores.is_some() && !matches!(arguments.system, BenchSystem::Given) {
+        bail!("--scores goes with --system given alone");
+    }
     let encoder: Option<Encoder> = match arguments.system {
         BenchSystem::Encoder => Some(arguments.model.open()?),
         _ => None,

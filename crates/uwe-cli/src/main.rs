@@ -14,6 +14,8 @@ mod rank;
 mod serve;
 mod setup;
 mod space;
+#[cfg(feature = "serve")]
+mod traces;
 #[cfg(feature = "train")]
 mod train;
 mod vectors;

@@ -2,11 +2,14 @@
 
 use crate::arguments::{LogFormat, ServeArguments};
 use crate::setup::{note, starter_space};
+use crate::traces;
 use anyhow::{Context, Result, bail};
 use std::io::Write;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 use uwe::Space;
 use uwe_serve::{Config, Keys, Service, StartError};
 
@@ -27,7 +30,7 @@ pub(crate) fn serve(arguments: &ServeArguments) -> Result<()> {
     let keys = keys(&config)?;
     // Before a model is loaded.
     config.check(keys.len()).map_err(StartError::Config)?;
-    log(arguments.log_format)?;
+    let traces = log(arguments.log_format)?;
     let spaces = arguments.space.iter().map(|space| open(space)).collect::<Result<Vec<_>>>()?;
     let encoder = arguments.model.open()?;
     for (_, space) in &spaces {
@@ -38,7 +41,11 @@ pub(crate) fn serve(arguments: &ServeArguments) -> Result<()> {
     let listen = config.listen;
     let service = Service::start(encoder, (config, keys), workers)?;
     for (name, space) in spaces {
-        service.add_space(&name, space);
+        if !service.add_space(&name, space) {
+            note(&format!(
+                "the data folder has a space `{name}`, which is served instead of that of --space"
+            ));
+        }
     }
     service.add_space(STARTER, starter);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -56,8 +63,11 @@ pub(crate) fn serve(arguments: &ServeArguments) -> Result<()> {
                 }
             })
             .await;
-        Ok(())
-    })
+        Ok::<(), anyhow::Error>(())
+    })?;
+    // The last requests' spans are still on their way.
+    traces.end();
+    Ok(())
 }
 
 /// Flags before the environment, that before the file, that before the defaults.
@@ -111,13 +121,16 @@ fn open(space: &str) -> Result<(String, Space)> {
     Ok((name.to_string(), Space::open(file.as_ref())?))
 }
 
-/// The log goes to standard error; UWE_LOG says what of it (`info`, `uwe_serve=debug`, ...).
-fn log(format: LogFormat) -> Result<()> {
+/// The log goes to standard error; UWE_LOG says what of it (`info`, `uwe_serve=debug`, ...). What is returned is to be ended last.
+fn log(format: LogFormat) -> Result<traces::Traces> {
     let filter = EnvFilter::try_from_env("UWE_LOG").unwrap_or_else(|_| EnvFilter::new("warn,uwe_serve=info"));
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
-    let begun = match format {
-        LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = match format {
+        LogFormat::Text => log.boxed(),
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
     };
-    begun.map_err(|error| anyhow::anyhow!("cannot begin the log: {error}"))
+    let (exporter, traces) = traces::exporter()?;
+    let begun = tracing_subscriber::registry().with(filter).with(log).with(exporter).try_init();
+    begun.map_err(|error| anyhow::anyhow!("cannot begin the log: {error}"))?;
+    Ok(traces)
 }

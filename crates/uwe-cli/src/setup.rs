@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use uwe::{BuildOptions, Columns, Compute, Encoder, EncoderOptions, Format, InstructionSet, Space, Targets};
 
 /// Folder names of default models, the best first.
-const DEFAULT_MODELS: [&str; 1] = ["all-MiniLM-L6-v2"];
+const DEFAULT_MODELS: [&str; 2] = ["uwe-mini", "all-MiniLM-L6-v2"];
 
 /// Skills of the starter taxonomy, so that a ranking needs no other file.
 const STARTER_SKILLS: &str = include_str!("../../../starter/skills.csv");
@@ -34,13 +34,15 @@ impl ModelArguments {
     }
 }
 
-/// The first default model among `models/` here, beside the program's checkout, and the user's data folder.
+/// The first default model among `models/` here, in the program's checkout, and in the user's data folder.
 pub(crate) fn default_model() -> Result<PathBuf> {
     let mut places = vec![PathBuf::from("models")];
     if let Ok(program) = std::env::current_exe() {
         // target/release/uwe lies three levels below the checkout.
         places.extend(program.ancestors().nth(3).map(|root| root.join("models")));
     }
+    // A program that `cargo install` has put elsewhere finds the checkout that it was built from, while that is there.
+    places.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models"));
     places.extend(user_folder("XDG_DATA_HOME", ".local/share").map(|folder| folder.join("models")));
     for place in &places {
         if let Some(folder) = DEFAULT_MODELS
@@ -53,7 +55,7 @@ pub(crate) fn default_model() -> Result<PathBuf> {
     }
     let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
     bail!(
-        "no model: there is no {} in {}\nhint: get one with `scripts/get-encoder`, or name a folder with --model",
+        "no model: there is no {} in {}\nhint: copy models/uwe-mini of the project to one of these places, or name a folder with --model",
         DEFAULT_MODELS.join(" or "),
         places.join(", ")
     )

@@ -126,7 +126,7 @@ fn finish(run: &Path, mut training: Training) -> Result<()> {
     Ok(())
 }
 
-/// Writes a model folder in another number type.
+/// Writes a model folder in another number type, as the mean of several, or with another scorer as its own.
 pub(crate) fn export(arguments: &ExportArguments) -> Result<()> {
     let Some((model, others)) = arguments.models.split_first() else { bail!("name a model folder") };
     let folder = ModelFolder::open(model)?;
@@ -138,13 +138,25 @@ pub(crate) fn export(arguments: &ExportArguments) -> Result<()> {
     if arguments.models.iter().any(|model| same(model, &arguments.output)) {
         bail!("--output is the model itself; name another folder");
     }
+    let own = folder.scoring.unwrap_or_default();
+    let scoring = arguments.scoring.is_given().then(|| arguments.scoring.resolve(own));
+    if let Some(scoring) = &scoring {
+        scoring.check()?;
+    }
     let mut weights = Vec::with_capacity(others.len());
     for other in others {
         let other_folder = ModelFolder::open(other)?;
         let tokens = |folder: &ModelFolder| std::fs::read(&folder.tokenizer);
-        if other_folder.scoring != folder.scoring || tokens(&other_folder)? != tokens(&folder)? {
+        if other_folder.pooling != folder.pooling || tokens(&other_folder)? != tokens(&folder)? {
             bail!(
-                "{} has another scorer or tokenizer than {}\nhint: only models that differ in their training alone have a mean",
+                "{} has another pooling or tokenizer than {}\nhint: only models that differ in their training alone have a mean",
+                other.display(),
+                model.display()
+            );
+        }
+        if scoring.is_none() && other_folder.scoring != folder.scoring {
+            bail!(
+                "{} has another scorer than {}\nhint: name the mean's own, for example --scorer soft --axis both --temperature 8",
                 other.display(),
                 model.display()
             );
@@ -154,7 +166,7 @@ pub(crate) fn export(arguments: &ExportArguments) -> Result<()> {
     if !weights.is_empty() {
         parameters.average_with(&weights)?;
     }
-    uwe_train::export(model, &parameters, number_type, &arguments.output)?;
+    uwe_train::export(model, &parameters, number_type, scoring.as_ref(), &arguments.output)?;
     note(&format!("wrote {}", arguments.output.display()));
     Ok(())
 }

@@ -5,65 +5,8 @@
 
 mod common;
 
-use common::{run, uwe};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use common::{Served, run, uwe};
 use std::time::Duration;
-
-/// A service, and the address that it says it serves on.
-struct Served {
-    child: Child,
-    address: String,
-}
-
-impl Served {
-    fn start(folder: &Path, arguments: &[&str]) -> Self {
-        let mut command: Command = uwe(folder);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data", "spaces"]).args(arguments);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| {
-                line.strip_prefix("note: serving on http://")?.split(';').next().map(str::to_string)
-            })
-            .unwrap();
-        // The log is read on, so that the service never waits for a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address }
-    }
-
-    /// The status of an answer, and its body; 0 when the connection ends without one.
-    fn send(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let Ok(mut stream) = TcpStream::connect(&self.address) else { return (0, String::new()) };
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let kind = if path.starts_with("/v1/spaces/") { "text/csv" } else { "application/json" };
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        let _ = stream.write_all((head + body).as_bytes());
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_string()).unwrap_or_default())
-    }
-
-    fn terminate(&self) {
-        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(killed.success());
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn it_serves_until_it_is_told_to_stop() {
@@ -80,6 +23,42 @@ fn it_serves_until_it_is_told_to_stop() {
     assert!(status == 200 && page.contains("<div id=\"app\">"), "{page}");
     served.terminate();
     assert_eq!(served.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn twenty_stops_under_load_lose_no_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut answered = 0;
+    for trial in 0..20u64 {
+        let mut served = Served::start(folder.path(), &[]);
+        let (send, statuses) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            for client in 0..6 {
+                let (served, send) = (&served, send.clone());
+                scope.spawn(move || {
+                    for turn in 0.. {
+                        let text = format!("baker {trial} {client} {turn}");
+                        let question = format!(r#"{{"texts": ["{text}"], "space": "starter", "top": 3}}"#);
+                        let (status, body) = served.send("POST", "/v1/rank", &question);
+                        send.send((status, body.ends_with('}'))).unwrap();
+                        // It is told that the service stops, and asks elsewhere.
+                        if ![200, 429].contains(&status) {
+                            break;
+                        }
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(40 + trial * 7));
+            served.terminate();
+        });
+        drop(send);
+        assert_eq!(served.child.wait().unwrap().code(), Some(0));
+        for (status, whole) in statuses {
+            assert!([200, 429, 503].contains(&status) && whole, "trial {trial}: {status}");
+            answered += usize::from(status == 200);
+        }
+    }
+    assert!(answered > 20, "{answered} answers before the stops");
 }
 
 #[test]

@@ -72,7 +72,33 @@ fn a_training_gives_a_model_that_ranks_is_drawn_and_exported() {
     let other = std::fs::read_to_string(&settings).unwrap().replace("max-sim", "cosine");
     std::fs::write(&settings, other).unwrap();
     let mixed = run(folder.path(), &["model", "export", "half", "mean", "--output", "x"]);
-    assert!(mixed.code == Some(1) && mixed.err.contains("has another scorer or tokenizer"), "{}", mixed.err);
+    assert!(
+        mixed.code == Some(1) && mixed.err.contains("mean has another scorer than half"),
+        "{}",
+        mixed.err
+    );
+    // Unless the mean's own is named.
+    let line = [
+        "model",
+        "export",
+        "half",
+        "mean",
+        "--scorer",
+        "soft",
+        "--axis",
+        "both",
+        "--temperature",
+        "8",
+        "-o",
+        "x",
+    ];
+    let named = run(folder.path(), &line);
+    assert_eq!(named.code, Some(0), "{}", named.err);
+    let info = run(folder.path(), &["model", "info", "--json", "--model", "x"]);
+    let info: serde_json::Value = serde_json::from_str(&info.out).unwrap();
+    assert_eq!((&info["scoring"]["axis"], &info["scoring"]["temperature"]), (&"both".into(), &8.0.into()));
+    let cold = run(folder.path(), &["model", "export", "half", "--temperature", "0", "--output", "y"]);
+    assert!(cold.code == Some(1) && cold.err.contains("temperature"), "{}", cold.err);
 }
 
 #[test]

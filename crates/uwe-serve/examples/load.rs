@@ -4,17 +4,23 @@
 //! cargo run --release -p uwe-serve --example load -- 127.0.0.1:8080 --clients 16 --seconds 20 --route /v1/rank --space esco
 //! ```
 //!
-//! Each client is a thread with one connection that is kept; it asks again as soon as it has an answer, or `--rate` times a second in all. Texts are
-//! different each time, so that no answer comes from those that are kept, unless `--repeat` says otherwise. One line of JSON comes out: answers a second,
+//! Each client has one connection that is kept; it asks again as soon as it has an answer, or `--rate` times a second in all. All of them are tasks of
+//! one thread, so that a service on the same machine loses little to them. Texts are
+//! different each time and in each run, so that no answer comes from those that are kept, unless `--repeat` says otherwise. `--route mixed` asks five routes in turn. One line of JSON comes out: answers a second,
 //! statuses, and times of the answers that were 200, in milliseconds.
 
 #![allow(clippy::print_stdout, reason = "its result")]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+/// Longest wait for an answer.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// What the command line says.
 #[derive(Clone)]
@@ -26,8 +32,10 @@ struct Plan {
     seconds: f64,
     /// Requests a second of all clients; 0: as many as they can.
     rate: f64,
-    /// Different texts.
+    /// Different texts; 0: as many as requests, and others than in the run before.
     repeat: u64,
+    /// Number of the first text.
+    first: u64,
 }
 
 /// What a client saw.
@@ -38,21 +46,20 @@ struct Seen {
     times: Vec<f64>,
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let plan = plan()?;
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let plan = Arc::new(plan()?);
     let start = Instant::now();
-    let next = AtomicU64::new(0);
+    let next = Arc::new(AtomicU64::new(0));
     let mut all = Seen::default();
-    std::thread::scope(|scope| {
-        let clients: Vec<_> =
-            (0..plan.clients).map(|_| scope.spawn(|| client(&plan, start, &next))).collect();
-        for seen in clients.into_iter().filter_map(|client| client.join().ok()) {
-            seen.statuses
-                .iter()
-                .for_each(|(status, count)| *all.statuses.entry(*status).or_default() += count);
-            all.times.extend(seen.times);
-        }
-    });
+    let clients: Vec<_> = (0..plan.clients)
+        .map(|_| tokio::spawn(client(Arc::clone(&plan), start, Arc::clone(&next))))
+        .collect();
+    for client in clients {
+        let seen = client.await?;
+        seen.statuses.iter().for_each(|(status, count)| *all.statuses.entry(*status).or_default() += count);
+        all.times.extend(seen.times);
+    }
     let elapsed = start.elapsed().as_secs_f64();
     all.times.sort_by(f64::total_cmp);
     let at = |share: f64| {
@@ -78,7 +85,8 @@ fn plan() -> Result<Plan, Box<dyn std::error::Error>> {
         clients: 1,
         seconds: 10.0,
         rate: 0.0,
-        repeat: u64::MAX,
+        repeat: 0,
+        first: 0,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -94,6 +102,10 @@ fn plan() -> Result<Plan, Box<dyn std::error::Error>> {
             _ => return Err(format!("{argument} is not known").into()),
         }
     }
+    if plan.repeat == 0 {
+        // A run takes less than a million a second of these.
+        plan.first = std::time::UNIX_EPOCH.elapsed()?.as_secs() % (1 << 20) * (1 << 20);
+    }
     if plan.address.is_empty() {
         return Err("name an address, such as 127.0.0.1:8080".into());
     }
@@ -101,21 +113,28 @@ fn plan() -> Result<Plan, Box<dyn std::error::Error>> {
 }
 
 /// One client, until the time is over.
-fn client(plan: &Plan, start: Instant, next: &AtomicU64) -> Seen {
+async fn client(plan: Arc<Plan>, start: Instant, next: Arc<AtomicU64>) -> Seen {
     let mut seen = Seen::default();
     let mut connection: Option<BufReader<TcpStream>> = None;
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
+        // With a rate the time of an answer counts from when it was due to be asked: what waits for a free client waits as well.
+        let mut asked = None;
         if plan.rate > 0.0 {
             let due = Duration::from_secs_f64(number as f64 / plan.rate);
-            std::thread::sleep(due.saturating_sub(start.elapsed()));
+            if due.as_secs_f64() >= plan.seconds {
+                return seen;
+            }
+            sleep(due.saturating_sub(start.elapsed())).await;
+            asked = Some(start + due);
         }
         if start.elapsed().as_secs_f64() >= plan.seconds {
             return seen;
         }
-        let request = request(plan, number % plan.repeat);
-        let asked = Instant::now();
-        let status = ask(&mut connection, &plan.address, &request).unwrap_or(0);
+        let text = plan.first + if plan.repeat > 0 { number % plan.repeat } else { number };
+        let request = request(&plan, (number, text));
+        let asked = asked.unwrap_or_else(Instant::now);
+        let status = ask(&mut connection, &plan.address, &request).await.unwrap_or(0);
         *seen.statuses.entry(status).or_default() += 1;
         match status {
             200 => seen.times.push(asked.elapsed().as_secs_f64()),
@@ -125,6 +144,9 @@ fn client(plan: &Plan, start: Instant, next: &AtomicU64) -> Seen {
         }
     }
 }
+
+/// What `--route mixed` asks in turn.
+const MIXED: [&str; 5] = ["/embed", "/v1/rank", "/v1/score", "/v1/embeddings", "/v1/rerank"];
 
 /// Words that make short texts like those of work, without end.
 const WORDS: [&str; 16] = [
@@ -146,18 +168,27 @@ const WORDS: [&str; 16] = [
     "operator",
 ];
 
-fn request(plan: &Plan, number: u64) -> Vec<u8> {
-    let word = |shift: u32| WORDS[(number >> shift) as usize % WORDS.len()];
-    let text = format!("{} {} {} {}", word(0), word(4), word(8), number >> 12);
-    let body = match &plan.route[..] {
+/// Request `number`, about text `text`.
+fn request(plan: &Plan, (number, text): (u64, u64)) -> Vec<u8> {
+    let word = |shift: u32| WORDS[(text >> shift) as usize % WORDS.len()];
+    let text = format!("{} {} {} {}", word(0), word(4), word(8), text >> 12 & 0xfff_ffff);
+    let route = match &plan.route[..] {
+        "mixed" => MIXED[number as usize % MIXED.len()],
+        route => route,
+    };
+    let body = match route {
         "/v1/rank" => serde_json::json!({ "texts": [text], "space": plan.space, "top": 10 }),
+        "/v1/score" => {
+            serde_json::json!({ "query": text, "targets": ["bake bread", text], "evidence": true })
+        }
         "/v1/embeddings" => serde_json::json!({ "input": text, "model": "uwe" }),
+        "/v1/rerank" => serde_json::json!({ "query": text, "documents": ["bake bread", "drive vans"] }),
         _ => serde_json::json!({ "inputs": text }),
     }
     .to_string();
     let head = format!(
         "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        plan.route,
+        route,
         plan.address,
         body.len()
     );
@@ -165,30 +196,38 @@ fn request(plan: &Plan, number: u64) -> Vec<u8> {
 }
 
 /// Sends a request and reads its answer to the end; its status.
-fn ask(connection: &mut Option<BufReader<TcpStream>>, address: &str, request: &[u8]) -> std::io::Result<u16> {
-    if connection.is_none() {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        *connection = Some(BufReader::new(stream));
-    }
-    let Some(reader) = connection else { return Ok(0) };
-    let answer = reader.get_mut().write_all(request).and_then(|()| read(reader));
-    if answer.is_err() {
-        *connection = None;
-    }
-    answer
+async fn ask(
+    connection: &mut Option<BufReader<TcpStream>>,
+    address: &str,
+    request: &[u8],
+) -> std::io::Result<u16> {
+    let mut reader = match connection.take() {
+        Some(reader) => reader,
+        None => {
+            let stream = timeout(LONGEST, TcpStream::connect(address)).await??;
+            stream.set_nodelay(true)?;
+            BufReader::new(stream)
+        }
+    };
+    let answer = timeout(LONGEST, async {
+        reader.write_all(request).await?;
+        read(&mut reader).await
+    });
+    let status = answer.await.map_err(std::io::Error::from)??;
+    // After a fault it is not used again.
+    *connection = Some(reader);
+    Ok(status)
 }
 
-fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<u16> {
+async fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<u16> {
     let unsound = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_string());
     let mut line = String::new();
-    reader.read_line(&mut line)?;
+    reader.read_line(&mut line).await?;
     let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(unsound("no status"))?;
     let mut length = None;
     loop {
         line.clear();
-        reader.read_line(&mut line)?;
+        reader.read_line(&mut line).await?;
         let header = line.trim_end().to_ascii_lowercase();
         if header.is_empty() {
             break;
@@ -198,6 +237,6 @@ fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<u16> {
         }
     }
     let mut body = vec![0; length.ok_or(unsound("no content-length"))?];
-    reader.read_exact(&mut body)?;
+    reader.read_exact(&mut body).await?;
     Ok(status)
 }

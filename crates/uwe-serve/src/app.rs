@@ -2,7 +2,7 @@
 
 use crate::body::{self, Allowance};
 use crate::config::{Config, Limits};
-use crate::engine::{Encoding, Engine, Timed};
+use crate::engine::{Asked, Encoding, Engine, Timed};
 use crate::error::{ApiError, Code};
 use crate::keys::Keys;
 use crate::metrics::Metrics;
@@ -24,6 +24,8 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     /// One for each request that is read or worked on.
     pub(crate) permits: Semaphore,
+    /// One upload is parsed and written at a time: parsed, it is many times its size.
+    pub(crate) uploads: Arc<Semaphore>,
     pub(crate) stopping: AtomicBool,
     /// Name of the model, for answers.
     pub(crate) model: String,
@@ -43,18 +45,13 @@ impl App {
     }
 
     /// Encodes a request's texts, which are checked, and works on them, within the time of a request.
-    pub(crate) async fn ask<T, F>(
-        &self,
-        texts: &[String],
-        further: usize,
-        work: F,
-    ) -> Result<Timed<T>, ApiError>
+    pub(crate) async fn ask<T, F>(&self, asked: Asked<'_>, work: F) -> Result<Timed<T>, ApiError>
     where
         T: Send + 'static,
         F: FnOnce(&Encoder, &[Arc<Encoding>]) -> Result<T, ApiError> + Send + 'static,
     {
         let limit = Limits::duration(self.limits().request_ms);
-        let answer = tokio::time::timeout(limit, self.engine.run(texts, further, work)).await;
+        let answer = tokio::time::timeout(limit, self.engine.run(asked, work)).await;
         answer.unwrap_or_else(|_| {
             Err(ApiError::new(
                 Code::Timeout,
@@ -89,23 +86,6 @@ impl App {
                 "send its sentences as texts of their own",
             )),
         }
-    }
-
-    /// Refuses texts that the model does not read whole: for routes whose clients want to be told.
-    pub(crate) fn refuse_long(&self, texts: &[String]) -> Result<(), ApiError> {
-        for (index, text) in texts.iter().enumerate() {
-            if self.encoder().tokenizer().tokenize(text)?.truncated {
-                return Err(ApiError::new(
-                    Code::TextTooLong,
-                    format!(
-                        "text {index} (from 0) has more than {} tokens",
-                        self.encoder().tokenizer().max_tokens()
-                    ),
-                    "shorten it, or allow cutting with `truncate`",
-                ));
-            }
-        }
-        Ok(())
     }
 
     /// The scorer of a request: by name, with all options, or the model's own.

@@ -49,8 +49,8 @@ pub struct Limits {
     pub queue_texts: usize,
     /// Longest wait in the queue.
     pub queue_ms: u64,
-    /// For how long the queue must not have been empty to be overloaded. Then the newest request is served first, and what has waited
-    /// for twice as long as a batch takes is refused.
+    /// For how long the queue must not have been empty to be overloaded. Then a request is let in only while less than two batches wait,
+    /// until nothing waits.
     pub standing_ms: u64,
     /// Work of one batch, in tokens to encode; ranking counts as so many tokens as take the same time.
     pub batch_tokens: usize,
@@ -76,9 +76,13 @@ pub struct Limits {
     pub body_ms: u64,
     /// Time in which an upload must have come.
     pub upload_ms: u64,
+    /// Time in which a client must take some of its answer.
+    pub write_ms: u64,
     /// Time from the body's end to the answer.
     pub request_ms: u64,
-    /// Time in which requests may end after the order to stop.
+    /// How long connections are still taken after the order to stop, so that who watches `/readyz` sees it.
+    pub farewell_ms: u64,
+    /// Time in which requests may end after that.
     pub drain_ms: u64,
 }
 
@@ -102,7 +106,9 @@ impl Default for Limits {
             header_ms: 10_000,
             body_ms: 10_000,
             upload_ms: 120_000,
+            write_ms: 30_000,
             request_ms: 30_000,
+            farewell_ms: 200,
             drain_ms: 10_000,
         }
     }

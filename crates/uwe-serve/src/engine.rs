@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use uwe::{Encoded, Encoder, TokenStates, Tokens};
 
 /// A text with its states.
@@ -32,6 +32,23 @@ impl Encoding {
     }
 }
 
+/// What a request asks to be encoded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) texts: &'a [String],
+    /// Tokens that take as long as the work on the texts' states.
+    pub(crate) further: usize,
+    /// Whether a text that the model would cut is refused: some clients want to be told.
+    pub(crate) whole: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// Texts that may be cut, with work on them that takes no time.
+    pub(crate) fn of(texts: &'a [String]) -> Self {
+        Self { texts, further: 0, whole: false }
+    }
+}
+
 /// How long the parts of a request took.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timing {
@@ -41,6 +58,19 @@ pub(crate) struct Timing {
     pub(crate) work: Duration,
     /// Tokens of the request's texts.
     pub(crate) tokens: usize,
+}
+
+impl Timing {
+    /// The parts by name, in milliseconds.
+    pub(crate) fn parts(&self) -> [(&'static str, f64); 4] {
+        let ms = |part: Duration| part.as_secs_f64() * 1e3;
+        [
+            ("tokenise", ms(self.tokenise)),
+            ("queue", ms(self.queue)),
+            ("encode", ms(self.encode)),
+            ("work", ms(self.work)),
+        ]
+    }
 }
 
 /// An answer with the time that it took.
@@ -117,7 +147,6 @@ struct Shared {
     wake: Condvar,
     cache: Mutex<Cache>,
     metrics: Arc<Metrics>,
-    limits: Limits,
     stop: AtomicBool,
 }
 
@@ -125,6 +154,8 @@ struct Shared {
 pub(crate) struct Engine {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// One for each core: long texts are tokenised beside the runtime, and no more of them than cores can do.
+    tokenisers: Arc<Semaphore>,
 }
 
 impl Engine {
@@ -138,6 +169,8 @@ impl Engine {
             texts: limits.queue_texts,
             longest: Limits::duration(limits.queue_ms),
             standing: Limits::duration(limits.standing_ms),
+            batch: limits.batch_tokens,
+            workers: workers.max(1),
         };
         let shared = Arc::new(Shared {
             encoder,
@@ -145,14 +178,15 @@ impl Engine {
             wake: Condvar::new(),
             cache: Mutex::new(Cache::new(limits.cache_bytes)),
             metrics,
-            limits: limits.clone(),
             stop: AtomicBool::new(false),
         });
         let workers = (0..workers.max(1)).map(|index| {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || shared.serve())
         });
-        Ok(Self { workers: workers.collect::<std::io::Result<_>>()?, shared })
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let tokenisers = Arc::new(Semaphore::new(cores));
+        Ok(Self { workers: workers.collect::<std::io::Result<_>>()?, shared, tokenisers })
     }
 
     /// The encoder.
@@ -160,31 +194,45 @@ impl Engine {
         &self.shared.encoder
     }
 
-    /// Encodes `texts`, then does `work` on their states; `further` tokens count towards the batch besides.
+    /// Encodes the texts, then does `work` on their states.
     ///
     /// When the returned future is dropped before a worker takes the request up, nothing of it is done.
     ///
     /// # Errors
-    /// [`Code::Overloaded`] when it cannot wait, or has waited too long; those of `work`.
-    pub(crate) async fn run<T, F>(
-        &self,
-        texts: &[String],
-        further: usize,
-        work: F,
-    ) -> Result<Timed<T>, ApiError>
+    /// [`Code::Overloaded`] when it cannot wait, or has waited too long; [`Code::TextTooLong`]; those of `work`.
+    pub(crate) async fn run<T, F>(&self, asked: Asked<'_>, work: F) -> Result<Timed<T>, ApiError>
     where
         T: Send + 'static,
         F: FnOnce(&Encoder, &[Arc<Encoding>]) -> Result<T, ApiError> + Send + 'static,
     {
         let start = Instant::now();
-        let queries = self.queries(texts).await?;
+        // Who is going to be refused costs nothing before.
+        self.shared.let_in()?;
+        let queries = self.queries(asked.texts).await?;
+        if let Some(long) = queries.iter().find(|query| asked.whole && query.tokens.truncated) {
+            return Err(ApiError::new(
+                Code::TextTooLong,
+                format!(
+                    "the text that begins with `{}` has more than {} tokens",
+                    long.text.chars().take(40).collect::<String>(),
+                    self.encoder().tokenizer().max_tokens()
+                ),
+                "shorten it, or allow cutting with `truncate`",
+            ));
+        }
         let tokens = queries.iter().map(|query| query.tokens.ids.len()).sum();
         let unknown: usize =
             queries.iter().filter(|query| query.known.is_none()).map(|query| query.tokens.ids.len()).sum();
         let timing = Timing { tokenise: start.elapsed(), tokens, ..Timing::default() };
         let (answer, answered) = oneshot::channel();
-        self.shared.metrics.texts.inc_by(texts.len() as u64);
-        self.shared.push(Box::new(Request { queries, cost: unknown + further, timing, work, answer }))?;
+        self.shared.metrics.texts.inc_by(asked.texts.len() as u64);
+        self.shared.push(Box::new(Request {
+            queries,
+            cost: unknown + asked.further,
+            timing,
+            work,
+            answer,
+        }))?;
         match answered.await {
             Ok(answer) => answer,
             Err(_) => Err(ApiError::internal(&"a worker dropped a request")),
@@ -197,10 +245,15 @@ impl Engine {
         if texts.iter().map(String::len).sum::<usize>() <= 4096 {
             return self.shared.tokenise(texts);
         }
+        let permit = Arc::clone(&self.tokenisers).acquire_owned().await;
+        let permit = permit.map_err(|error| ApiError::internal(&error))?;
+        self.shared.let_in()?;
         let (shared, texts) = (Arc::clone(&self.shared), texts.to_vec());
-        tokio::task::spawn_blocking(move || shared.tokenise(&texts))
-            .await
-            .unwrap_or_else(|error| Err(ApiError::internal(&error)))
+        let tokenise = move || {
+            let _permit = permit;
+            shared.tokenise(&texts)
+        };
+        tokio::task::spawn_blocking(tokenise).await.unwrap_or_else(|error| Err(ApiError::internal(&error)))
     }
 
     /// Waits until nothing waits: what can wait lets requests go first. At most `longest`.
@@ -225,6 +278,14 @@ impl Drop for Engine {
 }
 
 impl Shared {
+    /// Refuses while too much waits, before any work.
+    fn let_in(&self) -> Result<(), ApiError> {
+        match lock(&self.queue).is_crowded() {
+            true => Err(overloaded("too much waits already")),
+            false => Ok(()),
+        }
+    }
+
     fn tokenise(&self, texts: &[String]) -> Result<Vec<Query>, ApiError> {
         let mut queries = Vec::with_capacity(texts.len());
         for text in texts {
@@ -266,7 +327,10 @@ impl Shared {
                 continue;
             }
             let start = Instant::now();
-            self.work(batch);
+            // A fault ends this batch alone: who waits for its answers is told by their end.
+            if std::panic::catch_unwind(AssertUnwindSafe(|| self.work(batch))).is_err() {
+                tracing::error!("a worker panicked over a batch");
+            }
             lock(&self.queue).learn(start.elapsed());
         }
     }
@@ -275,12 +339,13 @@ impl Shared {
     fn next_batch(&self) -> Option<Taken<Box<dyn Task>>> {
         let mut queue = lock(&self.queue);
         while queue.is_empty() {
+            queue.idle();
             if self.stop.load(Ordering::Acquire) {
                 return None;
             }
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        let taken = queue.take(self.limits.batch_tokens, Instant::now());
+        let taken = queue.take(Instant::now());
         self.metrics.waiting.set(queue.texts() as i64);
         Some(taken)
     }

@@ -17,6 +17,8 @@ mod queue;
 mod routes;
 mod server;
 mod spaces;
+mod stream;
+mod trace;
 
 pub use config::{Config, ConfigError, Limits};
 pub use error::{ApiError, Code};
@@ -70,20 +72,27 @@ impl Service {
         let engine =
             Arc::new(Engine::start(Arc::new(encoder), (&config.limits, workers), Arc::clone(&metrics))?);
         let parts = (Arc::clone(&engine), Arc::clone(&metrics));
-        let spaces = Spaces::open(&config.data, config.limits.spaces, parts)?;
+        let spaces = Spaces::open(&config.data, &config.limits, parts)?;
         let permits = Semaphore::new(config.limits.requests);
-        let stopping = AtomicBool::new(false);
-        Ok(Self { app: Arc::new(App { config, keys, spaces, engine, metrics, permits, stopping, model }) })
+        let (uploads, stopping) = (Arc::new(Semaphore::new(1)), AtomicBool::new(false));
+        let app = App { config, keys, spaces, engine, metrics, permits, uploads, stopping, model };
+        Ok(Self { app: Arc::new(app) })
     }
 
-    /// Adds a space that is no file of the service's folder, unless the folder has one of that name.
-    pub fn add_space(&self, name: &str, space: Space) {
-        self.app.spaces.add(name, space);
+    /// Adds a space that is no file of the service's folder, unless the folder has one of that name; whether it did.
+    pub fn add_space(&self, name: &str, space: Space) -> bool {
+        self.app.spaces.add(name, space)
     }
 
     /// The encoder.
     pub fn encoder(&self) -> &Encoder {
         self.app.encoder()
+    }
+
+    /// The routes, to be nested into another axum application or called without a connection. Limits of connections and the time-outs of
+    /// headers are those of [`Service::run`] and not in here.
+    pub fn router(&self) -> axum::Router {
+        routes::router(&self.app)
     }
 
     /// Serves until `stop` comes; then takes no connection any more, and ends when every request has, or the time for it is over.

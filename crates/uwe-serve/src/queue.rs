@@ -1,15 +1,21 @@
-//! Requests that wait for a worker.
+//! Requests that wait for a worker, first come, first served.
 //!
-//! While the queue empties now and then, it is first come, first served. When it has not been empty for a while, waiting only makes
-//! everybody late: then the newest request is served first and what has waited for longer than a batch takes is refused, so that
-//! those who are answered are answered in time. (The idea of a queue that is controlled by its standing delay is CoDel's: Nichols and
-//! Jacobson, "Controlling Queue Delay", 2012.)
+//! A queue that empties now and then only smooths what comes. One that has stood for a while makes everybody late and nobody faster: from
+//! then on, until a worker finds nothing to do, a request is let in only while less than [`CROWD_BATCHES`] wait, so that who is let in is
+//! answered in a few batches' time, and who is not is told at once, before any work. (That the standing delay, not the length, tells a bad
+//! queue from a good one is CoDel's idea: Nichols and Jacobson, "Controlling Queue Delay", 2012.)
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// In how many batches a queue must not have been empty to count as standing.
 const STANDING_BATCHES: u32 = 10;
+
+/// How many batches may wait while it stands: one more than one worker needs to be never without work.
+const CROWD_BATCHES: usize = 2;
+
+/// For how many batches something may have waited while it stands: what came before it stood is refused.
+const LATE_BATCHES: u32 = 4;
 
 /// What a queue may hold, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +26,10 @@ pub(crate) struct Bounds {
     pub(crate) longest: Duration,
     /// For how long it must not have been empty to count as standing.
     pub(crate) standing: Duration,
+    /// Work of a batch, in tokens.
+    pub(crate) batch: usize,
+    /// Who takes batches.
+    pub(crate) workers: usize,
 }
 
 /// What waits.
@@ -41,8 +51,12 @@ struct Waiting<T> {
 pub(crate) struct Queue<T> {
     waiting: VecDeque<Waiting<T>>,
     texts: usize,
+    /// Work that waits, in tokens.
+    cost: usize,
     bounds: Bounds,
     last_empty: Instant,
+    /// Whether it stands: since it has not been empty for long, until a worker finds nothing to do.
+    standing: bool,
     /// A batch's time: what the longest ones take, forgotten slowly.
     batch: Duration,
     /// Forgotten since the last batch.
@@ -64,11 +78,25 @@ impl<T: Item> Queue<T> {
         Self {
             waiting: VecDeque::new(),
             texts: 0,
+            cost: 0,
             bounds,
             last_empty: now,
+            standing: false,
             batch: Duration::from_millis(10),
             gone: 0,
         }
+    }
+
+    /// Whether the next request is refused: the queue stands, and enough waits to keep a worker busy.
+    pub(crate) fn is_crowded(&mut self) -> bool {
+        if self.holds_a_crowd() {
+            self.forget_the_gone();
+        }
+        self.holds_a_crowd()
+    }
+
+    fn holds_a_crowd(&self) -> bool {
+        self.standing && self.cost >= CROWD_BATCHES.max(self.bounds.workers + 1) * self.bounds.batch
     }
 
     /// Puts an item at the end; gives it back when the queue is full.
@@ -78,36 +106,43 @@ impl<T: Item> Queue<T> {
         }
         let texts = item.texts();
         // One request may always wait: a limit below its texts would refuse it for ever.
-        if !self.waiting.is_empty() && self.texts + texts > self.bounds.texts {
+        let full = |queue: &Self| {
+            !queue.waiting.is_empty() && (queue.texts + texts > queue.bounds.texts || queue.holds_a_crowd())
+        };
+        if full(self) {
             self.forget_the_gone();
-            if !self.waiting.is_empty() && self.texts + texts > self.bounds.texts {
+            if full(self) {
                 return Err(item);
             }
         }
         self.texts += texts;
+        self.cost += item.cost();
         self.waiting.push_back(Waiting { item, since: now });
         Ok(())
     }
 
-    /// Items for one batch of at most `budget` tokens, at least one where any is left.
-    pub(crate) fn take(&mut self, budget: usize, now: Instant) -> Taken<T> {
+    /// Items for one batch, at least one where any is left.
+    pub(crate) fn take(&mut self, now: Instant) -> Taken<T> {
         self.forget_the_gone();
         let mut taken = Taken { batch: Vec::new(), late: Vec::new(), gone: std::mem::take(&mut self.gone) };
-        let standing =
+        self.standing |=
             now.duration_since(self.last_empty) > self.bounds.standing.max(self.batch * STANDING_BATCHES);
-        let longest = if standing { (self.batch * 2).min(self.bounds.longest) } else { self.bounds.longest };
+        let longest = match self.standing {
+            true => (self.batch * LATE_BATCHES).min(self.bounds.longest),
+            false => self.bounds.longest,
+        };
         let mut cost = 0;
-        loop {
-            let next = if standing { self.waiting.back() } else { self.waiting.front() };
-            let Some(next) = next else { break };
-            let fits = taken.batch.is_empty() || cost + next.item.cost() <= budget;
-            let late = now.duration_since(next.since) > longest;
-            if !fits && !late {
+        while let Some(next) = self.waiting.front() {
+            // To refuse helps those behind; what fits into this batch is simply done.
+            let late = cost + self.cost > self.bounds.batch
+                && self.waiting.len() > 1
+                && now.duration_since(next.since) > longest;
+            if !late && !taken.batch.is_empty() && cost + next.item.cost() > self.bounds.batch {
                 break;
             }
-            let next = if standing { self.waiting.pop_back() } else { self.waiting.pop_front() };
-            let Some(next) = next else { break };
+            let Some(next) = self.waiting.pop_front() else { break };
             self.texts -= next.item.texts();
+            self.cost -= next.item.cost();
             if late {
                 taken.late.push(next.item);
             } else {
@@ -115,18 +150,15 @@ impl<T: Item> Queue<T> {
                 taken.batch.push((next.item, now.duration_since(next.since)));
             }
         }
-        // What is late now will not be earlier later.
-        while let Some(oldest) = self.waiting.front()
-            && now.duration_since(oldest.since) > longest
-            && let Some(oldest) = self.waiting.pop_front()
-        {
-            self.texts -= oldest.item.texts();
-            taken.late.push(oldest.item);
-        }
         if self.waiting.is_empty() {
             self.last_empty = now;
         }
         taken
+    }
+
+    /// A worker finds nothing to do: the queue does not stand.
+    pub(crate) fn idle(&mut self) {
+        self.standing = false;
     }
 
     /// Learns how long a batch took.
@@ -147,6 +179,7 @@ impl<T: Item> Queue<T> {
         let before = self.waiting.len();
         self.waiting.retain(|waiting| !waiting.item.is_gone());
         self.texts = self.waiting.iter().map(|waiting| waiting.item.texts()).sum();
+        self.cost = self.waiting.iter().map(|waiting| waiting.item.cost()).sum();
         self.gone += before - self.waiting.len();
     }
 }
@@ -182,8 +215,9 @@ mod tests {
         (batch, taken.late.iter().map(|request| request.name).collect(), taken.gone)
     }
 
+    /// Batches of two requests.
     fn bounds(texts: usize) -> Bounds {
-        Bounds { texts, longest: ms(1000), standing: ms(100) }
+        Bounds { texts, longest: ms(1000), standing: ms(100), batch: 25, workers: 1 }
     }
 
     fn ms(milliseconds: u64) -> Duration {
@@ -191,18 +225,24 @@ mod tests {
     }
 
     #[test]
-    fn short_queues_are_first_come_first_served() {
+    fn it_is_first_come_first_served() {
         let start = Instant::now();
         let mut queue = Queue::new(bounds(8), start);
         for name in 0..5 {
             assert!(queue.push(request(name), start).is_ok());
         }
-        assert_eq!(names(&queue.take(25, start + ms(5))), (vec![0, 1], vec![], 0));
-        assert_eq!(names(&queue.take(5, start + ms(10))), (vec![2], vec![], 0));
-        assert_eq!(queue.texts(), 2);
-        // Nothing is refused before the longest wait, and everything behind it.
-        assert_eq!(names(&queue.take(100, start + ms(90))), (vec![3, 4], vec![], 0));
+        assert_eq!(names(&queue.take(start + ms(5))), (vec![0, 1], vec![], 0));
+        assert_eq!(names(&queue.take(start + ms(10))), (vec![2, 3], vec![], 0));
+        assert_eq!(queue.texts(), 1);
+        // Nothing is refused before the longest wait.
+        assert_eq!(names(&queue.take(start + ms(90))), (vec![4], vec![], 0));
         assert!(queue.is_empty());
+        assert!(queue.push(request(5), start + ms(200)).is_ok());
+        assert_eq!(names(&queue.take(start + ms(1300))), (vec![5], vec![], 0), "nobody else waits");
+        for name in 6..10 {
+            assert!(queue.push(request(name), start + ms(1300 + 500 * (name as u64 / 8))).is_ok());
+        }
+        assert_eq!(names(&queue.take(start + ms(2500))), (vec![8, 9], vec![6, 7], 0));
     }
 
     #[test]
@@ -213,27 +253,39 @@ mod tests {
         assert!(queue.push(Request { name: 1, gone: true }, start).is_ok());
         assert!(queue.push(request(2), start).is_ok(), "the one that has gone makes room");
         assert_eq!(queue.push(request(3), start), Err(request(3)));
-        assert_eq!(names(&queue.take(100, start)), (vec![0, 2], vec![], 1));
+        assert_eq!(names(&queue.take(start)), (vec![0, 2], vec![], 1));
     }
 
     #[test]
-    fn standing_queues_serve_the_newest_and_refuse_the_late() {
+    fn standing_queues_let_in_only_who_is_answered_soon() {
         let start = Instant::now();
         let mut queue = Queue::new(bounds(100), start);
         for name in 0..10 {
             assert!(queue.push(request(name), start + ms(20 * name as u64)).is_ok());
         }
-        // Never empty for 180 ms; a batch takes 10 ms: what waited for over 20 ms is refused.
-        let taken = queue.take(10, start + ms(180));
-        assert_eq!(names(&taken), (vec![9], (0..8).collect::<Vec<_>>(), 0));
-        assert_eq!(queue.texts(), 1);
-        // Longer batches allow longer waits.
-        queue.learn(ms(15));
-        assert_eq!(names(&queue.take(10, start + ms(190))), (vec![8], vec![], 0));
-        // Empty: the next ones are first come, first served again.
-        for name in 10..12 {
-            assert!(queue.push(request(name), start + ms(300)).is_ok());
+        assert!(!queue.is_crowded(), "it is not known yet whether this will pass");
+        // Never empty for 180 ms; a batch takes 10 ms: what has waited for over 40 ms is refused.
+        assert_eq!(names(&queue.take(start + ms(180))), (vec![7, 8], (0..7).collect::<Vec<_>>(), 0));
+        // Two batches of 25 tokens may wait.
+        for name in 10..14 {
+            assert!(queue.push(request(name), start + ms(181)).is_ok());
         }
-        assert_eq!(names(&queue.take(10, start + ms(310))), (vec![10], vec![], 0));
+        assert!(queue.is_crowded());
+        assert_eq!(queue.push(request(14), start + ms(181)), Err(request(14)));
+        assert_eq!(names(&queue.take(start + ms(190))), (vec![9, 10], vec![], 0));
+        assert!(queue.push(request(15), start + ms(191)).is_ok());
+        // It stands until a worker finds nothing to do, even if a batch takes all that waits.
+        while !queue.is_empty() {
+            queue.take(start + ms(200));
+        }
+        for name in 20..25 {
+            assert!(queue.push(request(name), start + ms(201)).is_ok());
+        }
+        assert!(queue.is_crowded());
+        queue.idle();
+        assert!(queue.push(request(25), start + ms(202)).is_ok());
+        // Longer batches allow longer waits.
+        queue.learn(ms(100));
+        assert_eq!(names(&queue.take(start + ms(600))), (vec![20, 21], vec![], 0));
     }
 }

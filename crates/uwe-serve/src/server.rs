@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::config::Limits;
 use crate::routes;
+use crate::stream::Impatient;
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -23,9 +24,6 @@ connection: close\r\ncontent-length: 136\r\n\r\n\
 /// How long the system gets to free a file handle before the next connection is taken.
 const OUT_OF_HANDLES: Duration = Duration::from_millis(50);
 
-/// How long connections are taken after the order to stop.
-const FAREWELL: Duration = Duration::from_millis(200);
-
 /// Serves until `stop` comes, then lets requests end.
 pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, stop: impl Future<Output = ()>) {
     let router = routes::router(&app);
@@ -35,7 +33,7 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, stop: impl Futur
         stop.await;
         // From here on questions are refused, those who watch see it, and who has connected already is still told.
         app.stopping.store(true, Ordering::Release);
-        tokio::time::sleep(FAREWELL).await;
+        tokio::time::sleep(Limits::duration(app.limits().farewell_ms)).await;
     });
     loop {
         let accepted = tokio::select! {
@@ -79,6 +77,7 @@ fn connect(
         .header_read_timeout(Limits::duration(app.limits().header_ms))
         .max_buf_size(64 << 10)
         .max_headers(64);
+    let stream = Impatient::new(stream, Limits::duration(app.limits().write_ms));
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let connection = graceful.watch(connection);
     let app = Arc::clone(app);

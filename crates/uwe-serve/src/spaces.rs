@@ -3,19 +3,21 @@
 //! An upload is written to the folder before it is acknowledged and becomes a space in the background. So a service that was killed
 //! has, when it comes back, every space whole or the upload that it is made from, and goes on with that.
 
+use crate::config::Limits;
 use crate::engine::Engine;
 use crate::error::{ApiError, Code};
 use crate::metrics::Metrics;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use utoipa::ToSchema;
-use uwe::{BuildOptions, Columns, Error, Format, Space, Targets};
+use uwe::{BuildOptions, Columns, Error, Format, Progress, Space, Targets};
 
 /// Longest name of a space.
 const LONGEST_NAME: usize = 64;
@@ -58,15 +60,25 @@ pub(crate) enum UploadFormat {
 }
 
 impl UploadForm {
-    /// The targets of a body.
-    pub(crate) fn targets(&self, body: &[u8], name: &str) -> Result<Targets, Error> {
+    /// The targets of a body; none has more than `longest` bytes.
+    pub(crate) fn targets(&self, body: &[u8], name: &str, longest: usize) -> Result<Targets, Error> {
         let columns = Columns { text: self.text_column.clone(), id: self.id_column.clone() };
         let format = match self.format {
             UploadFormat::Csv => Format::Csv,
             UploadFormat::Tsv => Format::Tsv,
             UploadFormat::JsonLines => Format::JsonLines,
         };
-        Targets::from_reader(body, name, format, &columns)
+        let targets = Targets::from_reader(body, name, format, &columns)?;
+        match (0..targets.len()).find(|index| targets.text(*index).len() > longest) {
+            None => Ok(targets),
+            Some(index) => Err(Error::Argument {
+                name: "targets",
+                problem: format!(
+                    "target {index} (from 0) has {} bytes, more than {longest}; send its sentences as targets of their own",
+                    targets.text(index).len()
+                ),
+            }),
+        }
     }
 }
 
@@ -147,7 +159,10 @@ struct Shared {
     folder: PathBuf,
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
+    /// Most spaces.
     most: usize,
+    /// Most bytes of a target.
+    longest: usize,
     inner: Mutex<Inner>,
     wake: Condvar,
 }
@@ -182,7 +197,7 @@ impl Spaces {
     /// When the folder cannot be made or read. A file that is no sound space for this model is listed with its error.
     pub(crate) fn open(
         folder: &Path,
-        most: usize,
+        limits: &Limits,
         (engine, metrics): (Arc<Engine>, Arc<Metrics>),
     ) -> Result<Self, Error> {
         let io = |action| {
@@ -226,7 +241,7 @@ impl Spaces {
                 }
                 Some("upload") => {
                     let entry = inner.entries.entry(name.to_string()).or_default();
-                    match read_upload(file) {
+                    match read_upload(file, limits.text_bytes) {
                         Ok(targets) => {
                             let build = Arc::new(Build::new(targets.len()));
                             entry.build = Some(Arc::clone(&build));
@@ -242,7 +257,8 @@ impl Spaces {
             folder: folder.to_path_buf(),
             engine,
             metrics,
-            most,
+            most: limits.spaces,
+            longest: limits.text_bytes,
             inner: Mutex::new(inner),
             wake: Condvar::new(),
         });
@@ -272,15 +288,17 @@ impl Spaces {
         }
     }
 
-    /// Adds a space that is open already, such as the built-in one.
-    pub(crate) fn add(&self, name: &str, space: Space) {
+    /// Adds a space that is open already, such as the built-in one, unless there is one of that name; whether it did.
+    pub(crate) fn add(&self, name: &str, space: Space) -> bool {
         let mut inner = self.shared.lock();
         let entry = inner.entries.entry(name.to_string()).or_default();
-        if entry.space.is_none() && entry.build.is_none() {
+        let free = entry.space.is_none() && entry.build.is_none();
+        if free {
             *entry = Entry { space: Some(Arc::new(space)), ..Entry::default() };
         }
         drop(inner);
         self.shared.count();
+        free
     }
 
     /// All spaces, by name.
@@ -294,10 +312,11 @@ impl Spaces {
         inner.entries.get(name).map(|entry| entry.info(name)).ok_or_else(|| unknown(name, &inner))
     }
 
-    /// Keeps an upload and builds its space in the background. Ranking goes on against the older version until then.
+    /// Keeps an upload and builds its space in the background. Ranking goes on against the older version until then. To be called for one
+    /// upload at a time.
     pub(crate) fn create(&self, name: &str, form: &UploadForm, body: &[u8]) -> Result<SpaceInfo, ApiError> {
         check_name(name)?;
-        let targets = form.targets(body, name)?;
+        let targets = form.targets(body, name, self.shared.longest)?;
         if targets.is_empty() {
             return Err(ApiError::value("there is no target in the upload", "send at least one text"));
         }
@@ -322,10 +341,7 @@ impl Spaces {
         let build = Arc::new(Build::new(targets.len()));
         let mut inner = self.shared.lock();
         let entry = inner.entries.entry(name.to_string()).or_default();
-        if let Some(other) = entry.build.replace(Arc::clone(&build)) {
-            // Two uploads at once: the later file stands.
-            other.cancelled.store(true, Ordering::Release);
-        }
+        entry.build = Some(Arc::clone(&build));
         entry.error = None;
         let info = entry.info(name);
         inner.jobs.push_back(Job { name: name.to_string(), targets, build });
@@ -340,6 +356,7 @@ impl Spaces {
         let Some(entry) = inner.entries.remove(name) else { return Err(unknown(name, &inner)) };
         if let Some(build) = &entry.build {
             build.cancelled.store(true, Ordering::Release);
+            inner.jobs.retain(|job| !Arc::ptr_eq(&job.build, build));
         }
         // Under the lock: a build that ends now must not put the file back.
         for file in [self.shared.upload(name), self.shared.file(name)] {
@@ -405,17 +422,18 @@ impl Shared {
     fn build_one(&self, job: &Job) {
         // Built under a name of its own: until it is in its place, it can be dropped without a trace.
         let beside = self.folder.join(format!(".{}{NEXT}", job.name));
-        let built = Space::build(
-            self.engine.encoder(),
-            &job.targets,
-            BuildOptions::default(),
-            &beside,
-            &mut |progress| {
-                job.build.done.store(progress.done, Ordering::Relaxed);
-                self.engine.yield_to_requests(COURTESY);
-                !job.build.cancelled.load(Ordering::Acquire) && !self.lock().stop
-            },
-        );
+        let mut progress = |progress: Progress| {
+            job.build.done.store(progress.done, Ordering::Relaxed);
+            self.engine.yield_to_requests(COURTESY);
+            !job.build.cancelled.load(Ordering::Acquire) && !self.lock().stop
+        };
+        // A fault in one build must not take the builder with it.
+        let build = AssertUnwindSafe(|| {
+            Space::build(self.engine.encoder(), &job.targets, BuildOptions::default(), &beside, &mut progress)
+        });
+        let built = std::panic::catch_unwind(build).unwrap_or_else(|_| {
+            Err(Error::Argument { name: "targets", problem: "the builder panicked on them".into() })
+        });
         let mut inner = self.lock();
         let current = inner
             .entries
@@ -521,7 +539,7 @@ fn write_upload(path: &Path, form: &UploadForm, body: &[u8]) -> std::io::Result<
     std::fs::File::open(folder)?.sync_all()
 }
 
-fn read_upload(path: &Path) -> Result<Targets, String> {
+fn read_upload(path: &Path, longest: usize) -> Result<Targets, String> {
     let read = || -> std::io::Result<(UploadForm, Vec<u8>)> {
         let mut reader = BufReader::new(std::fs::File::open(path)?);
         let (mut line, mut body) = (String::new(), Vec::new());
@@ -530,7 +548,7 @@ fn read_upload(path: &Path) -> Result<Targets, String> {
         Ok((serde_json::from_str(&line)?, body))
     };
     let (form, body) = read().map_err(|error| format!("its upload cannot be read: {error}"))?;
-    form.targets(&body, "upload").map_err(|error| error.to_string())
+    form.targets(&body, "upload", longest).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -554,9 +572,10 @@ mod tests {
         let path = folder.path().join("a.upload");
         let form = UploadForm { format: UploadFormat::Tsv, text_column: Some("t".into()), id_column: None };
         write_upload(&path, &form, b"n\tt\n1\tbake bread\n").unwrap();
-        let targets = read_upload(&path).unwrap();
+        let targets = read_upload(&path, 100).unwrap();
         assert_eq!((targets.len(), targets.text(0)), (1, "bake bread"));
+        assert!(read_upload(&path, 9).unwrap_err().contains("10 bytes, more than 9"));
         std::fs::write(&path, "nonsense").unwrap();
-        assert!(read_upload(&path).is_err());
+        assert!(read_upload(&path, 100).is_err());
     }
 }

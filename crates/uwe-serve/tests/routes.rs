@@ -6,6 +6,7 @@ mod common;
 
 use common::{Running, encoder, targets};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use uwe::{BuildOptions, Ranker, Scoring, Space};
 
 fn start() -> (tempfile::TempDir, Running) {
@@ -138,6 +139,8 @@ fn refusals_name_what_is_wrong_in_the_form_of_the_route() {
         (with("texts", json!([])), 422, "invalid_value"),
         (with("texts", json!(vec!["a"; 257])), 413, "too_large"),
         (with("texts", json!(["a".repeat(40_000)])), 413, "too_large"),
+        (json!({ "texts": vec!["a"; 11], "space": "tasks", "top": 1000 }), 413, "too_large"),
+        (json!({ "texts": vec!["a"; 11], "space": "tasks", "top": 100, "evidence": true }), 413, "too_large"),
         (with("texts", json!([1])), 400, "invalid_body"),
         (with("textss", json!([])), 400, "invalid_body"),
     ] {
@@ -147,6 +150,11 @@ fn refusals_name_what_is_wrong_in_the_form_of_the_route() {
     assert_eq!(service.get("/nothing").code(), (404, "not_found".into()));
     let plain = service.send("POST", "/v1/rank", &[("content-type", "text/plain")], b"{}");
     assert_eq!(plain.code(), (415, "unsupported_type".into()));
+    assert_eq!(service.get("/v1/spaces/%ff").code(), (422, "invalid_value".into()));
+    let zip = [("content-type", "application/json"), ("content-encoding", "zip")];
+    assert_eq!(service.send("POST", "/v1/rank", &zip, b"{}").code(), (415, "unsupported_type".into()));
+    let explained = json!({ "query": "a", "targets": vec!["b"; 101], "evidence": true });
+    assert_eq!(service.post("/v1/score", &explained).code(), (413, "too_large".into()));
     // Other families say it in their own way.
     let long = "word ".repeat(200);
     let embed = service.post("/embed", &json!({ "inputs": long }));
@@ -185,6 +193,12 @@ fn metrics_stand_at_zero_and_count() {
 fn the_document_is_the_one_that_is_checked_in() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
     let document = uwe_serve::document() + "\n";
+    let parsed: Value = serde_json::from_str(&document).unwrap();
+    let operations =
+        parsed["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
+    let names: Vec<&str> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+    let distinct: HashSet<&str> = names.iter().copied().collect();
+    assert!(names.len() > 15 && names.len() == distinct.len(), "{names:?}");
     if std::env::var_os("UWE_BLESS").is_some() {
         std::fs::write(&path, &document).unwrap();
     }

@@ -64,6 +64,7 @@ fn uploads_that_make_no_sense_leave_nothing() {
         folder.path(),
         |config| {
             config.limits.upload_bytes = 10_000;
+            config.limits.text_bytes = 5_000;
             config.limits.spaces = 2;
         },
         "",
@@ -77,8 +78,9 @@ fn uploads_that_make_no_sense_leave_nothing() {
         ("/v1/spaces/a", "text/csv", &b"words\nbread\n"[..], 422, "invalid_value"),
         ("/v1/spaces/a", "text/csv", &b"text\n\xff\n"[..], 422, "invalid_value"),
         ("/v1/spaces/a", "text/csv", &[b'a'; 20_000][..], 413, "too_large"),
+        ("/v1/spaces/a", "text/csv", &[&b"text\n"[..], &[b'!'; 6_000]].concat()[..], 422, "invalid_value"),
         ("/v1/spaces/a", "application/x-ndjson", &b"{\"text\": 1}\n"[..], 422, "invalid_value"),
-        ("/v1/spaces/a", "application/json", &b"{\"targets\": [1]}"[..], 422, "invalid_value"),
+        ("/v1/spaces/a", "application/json", &b"{\"targets\": [1]}"[..], 400, "invalid_body"),
         ("/v1/spaces/a", "application/json", &b"{\"targets\": 1}"[..], 400, "invalid_body"),
         ("/v1/spaces/a", "application/xml", &b"<a/>"[..], 415, "unsupported_type"),
         ("/v1/spaces/a?columns=t", "text/csv", &b"text\nbread\n"[..], 422, "invalid_value"),

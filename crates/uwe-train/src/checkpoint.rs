@@ -128,18 +128,18 @@ const LARGEST_COPY: u64 = 16 << 20;
 /// What a folder says of its training, for serving.
 const SETTINGS: &str = "config_uwe.json";
 
-/// Notes in a model folder which scorer it is trained for.
-pub(crate) fn note_scoring(folder: &Path, scoring: &Scoring) -> Result<()> {
-    let file = folder.join(SETTINGS);
-    let settings = serde_json::json!({ "scoring": scoring });
-    std::fs::write(&file, format!("{settings:#}\n")).map_err(Error::io("write", &file))
-}
-
-/// Writes a folder that serves these weights: everything small of the folder that they started from, and the weights.
+/// Writes a folder that serves these weights: everything small of the folder that they started from, the scorer that they are to be
+/// served with where one is given, and the weights.
 ///
 /// # Errors
 /// [`Error::Io`] when a file cannot be written.
-pub fn export(model: &Path, parameters: &Parameters, number_type: NumberType, to: &Path) -> Result<()> {
+pub fn export(
+    model: &Path,
+    parameters: &Parameters,
+    number_type: NumberType,
+    scoring: Option<&Scoring>,
+    to: &Path,
+) -> Result<()> {
     let folder = ModelFolder::open(model)?;
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
@@ -148,6 +148,11 @@ pub fn export(model: &Path, parameters: &Parameters, number_type: NumberType, to
         .tempdir_in(parent)
         .map_err(Error::io("create a folder in", parent))?;
     copy_small(model, partial.path())?;
+    if let Some(scoring) = scoring {
+        let file = partial.path().join(SETTINGS);
+        let settings = serde_json::json!({ "scoring": scoring });
+        std::fs::write(&file, format!("{settings:#}\n")).map_err(Error::io("write", &file))?;
+    }
     let weights = folder.weights.strip_prefix(model).unwrap_or(Path::new("model.safetensors"));
     let file = partial.path().join(weights);
     std::fs::write(&file, parameters.to_bytes(&parameters.values, number_type)?)
@@ -181,14 +186,18 @@ pub(crate) fn clear_partial(run: &Path) {
     }
 }
 
-/// Copies a folder's small files, weights of any form aside.
+/// What describes the model that a training started from, and not the one that it made; and what the tokenizer file holds once more.
+const NOT_CARRIED: [&str; 4] = ["README.md", "data_config.json", "vocab.txt", "uwe-reference.safetensors"];
+
+/// Copies a folder's small files, weights of any form and its description aside.
 fn copy_small(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to).map_err(Error::io("create", to))?;
     for path in workbench::sources::sorted_entries(from)? {
         let Some(name) = path.file_name() else { continue };
         let weights =
             path.extension().is_some_and(|kind| kind == "safetensors" || kind == "bin" || kind == "onnx");
-        if name.to_string_lossy().starts_with('.') {
+        let text = name.to_string_lossy();
+        if text.starts_with('.') || NOT_CARRIED.contains(&&*text) {
             continue;
         }
         if path.is_dir() {

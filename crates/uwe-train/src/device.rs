@@ -83,12 +83,12 @@ pub(crate) trait Passes: Debug + Send + Sync {
     ) -> Result<Vec<f32>>;
 
     /// Scores of all pairs, `queries x targets`.
-    fn scores(&self, pass: &Pass, queries: &Queries, targets: &Targets) -> Result<Vec<f32>>;
+    fn scores(&self, passes: &[Pass], queries: &Queries, targets: &Targets) -> Result<Vec<f32>>;
 
     /// Gradients of the queries' and the targets' vectors, text by text, from those of the scores.
     fn scores_back(
         &self,
-        pass: &Pass,
+        passes: &[Pass],
         queries: &Queries,
         targets: &Targets,
         slopes: &[f32],
@@ -171,19 +171,19 @@ impl<B: AutodiffBackend> Passes for Engine<B> {
         Ok(total)
     }
 
-    fn scores(&self, pass: &Pass, queries: &Queries, targets: &Targets) -> Result<Vec<f32>> {
+    fn scores(&self, passes: &[Pass], queries: &Queries, targets: &Targets) -> Result<Vec<f32>> {
         let others = Side::new(self, targets.vectors(), 0..targets.len(), false);
         let mut scores = Vec::with_capacity(queries.len() * targets.len());
         for texts in blocks(queries.vectors(), &others) {
             let own = Side::new(self, queries.vectors(), texts, false);
-            scores.extend(download(self.pairs(pass, &own, &others).reshape([-1]))?);
+            scores.extend(download(self.all_pairs(passes, &own, &others).reshape([-1]))?);
         }
         Ok(scores)
     }
 
     fn scores_back(
         &self,
-        pass: &Pass,
+        passes: &[Pass],
         queries: &Queries,
         targets: &Targets,
         slopes: &[f32],
@@ -193,7 +193,7 @@ impl<B: AutodiffBackend> Passes for Engine<B> {
         let mut to_targets = None;
         for texts in blocks(queries.vectors(), &others) {
             let own = Side::new(self, queries.vectors(), texts.clone(), true);
-            let scores = self.pairs(pass, &own, &others);
+            let scores = self.all_pairs(passes, &own, &others);
             let slopes = slopes[texts.start * targets.len()..texts.end * targets.len()].to_vec();
             let slopes = self.upload(slopes, [texts.len(), targets.len()]);
             let mut gradients = (scores * slopes).sum().backward();
@@ -288,6 +288,15 @@ impl<B: AutodiffBackend> Engine<B> {
     }
 
     /// Scores of a block of queries and all targets.
+    fn all_pairs(&self, passes: &[Pass], queries: &Side<B>, targets: &Side<B>) -> Tensor<B, 2> {
+        let parts = passes.iter().map(|pass| self.pairs(pass, queries, targets) * pass.part);
+        parts.reduce(|sum, part| sum + part).unwrap_or_else(|| {
+            let (rows, columns) = (queries.counts.dims()[0], targets.counts.dims()[0]);
+            Tensor::zeros([rows, columns], &queries.counts.device())
+        })
+    }
+
+    /// What a pass adds to them.
     fn pairs(&self, pass: &Pass, queries: &Side<B>, targets: &Side<B>) -> Tensor<B, 2> {
         let ([rows, a, width], [columns, b, _]) = (queries.vectors.dims(), targets.vectors.dims());
         let left = queries.vectors.clone().reshape([rows * a, width]);

@@ -33,7 +33,7 @@ const LEAST_SLOPE: f32 = 1e-20;
 
 type Lane = [f32; LANES];
 
-/// How a softmax or a maximum runs.
+/// How a softmax or a maximum runs; one over both sides is a pass of each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Form {
     /// Over the target's tokens, for each query token.
@@ -52,37 +52,50 @@ pub(crate) struct Pass {
     pub(crate) unit_query: bool,
     pub(crate) unit_target: bool,
     pub(crate) mean: bool,
+    /// What its scores count for in their pair's.
+    pub(crate) part: f32,
+}
+
+/// A scorer as passes whose scores add up.
+#[derive(Clone, Debug)]
+pub(crate) struct ScorerPasses {
+    pub(crate) passes: Vec<Pass>,
     pub(crate) pools_query: bool,
     pub(crate) pools_target: bool,
 }
 
-impl Pass {
+impl ScorerPasses {
     pub(crate) fn new(scorer: &Scorer) -> Self {
-        let pass = |form, temperature, logits: Logits, mean| Self {
+        let pass = |form, temperature, logits: Logits, mean| Pass {
             form,
             temperature,
             unit_query: logits == Logits::Cosine,
             unit_target: logits != Logits::Raw,
             mean,
-            pools_query: false,
-            pools_target: false,
+            part: 1.0,
         };
-        match *scorer {
+        let passes = match *scorer {
             Scorer::SoftLateInteraction { temperature, logits, axis, reduction } => {
-                let form = if axis == Axis::Target { Form::OverTarget } else { Form::OverQuery };
-                pass(form, temperature, logits, reduction == Reduction::Mean)
+                let forms = match axis {
+                    Axis::Target => vec![Form::OverTarget],
+                    Axis::Query => vec![Form::OverQuery],
+                    Axis::Both => vec![Form::OverTarget, Form::OverQuery],
+                };
+                let part = 1.0 / forms.len() as f32;
+                let pass =
+                    |form| Pass { part, ..pass(form, temperature, logits, reduction == Reduction::Mean) };
+                forms.into_iter().map(pass).collect()
             }
             Scorer::MaxSim { reduction } => {
-                pass(Form::Maximum, 1.0, Logits::Raw, reduction == Reduction::Mean)
+                vec![pass(Form::Maximum, 1.0, Logits::Raw, reduction == Reduction::Mean)]
             }
             Scorer::SoftPooled { temperature, logits } => {
-                Self { pools_target: true, ..pass(Form::OverQuery, temperature, logits, false) }
+                vec![pass(Form::OverQuery, temperature, logits, false)]
             }
-            Scorer::Cosine => {
-                let pass = pass(Form::Maximum, 1.0, Logits::Raw, false);
-                Self { pools_query: true, pools_target: true, ..pass }
-            }
-        }
+            Scorer::Cosine => vec![pass(Form::Maximum, 1.0, Logits::Raw, false)],
+        };
+        let pools_target = matches!(scorer, Scorer::SoftPooled { .. } | Scorer::Cosine);
+        Self { passes, pools_query: *scorer == Scorer::Cosine, pools_target }
     }
 }
 
@@ -361,14 +374,16 @@ impl Targets {
 }
 
 /// Scores of all pairs, `queries x targets`.
-pub(crate) fn scores(pass: &Pass, queries: &Queries, targets: &Targets, threads: &Threads) -> Vec<f32> {
+pub(crate) fn scores(passes: &[Pass], queries: &Queries, targets: &Targets, threads: &Threads) -> Vec<f32> {
     let target_blocks = targets.blocks();
     let rows = threads.map(queries.blocks(), |texts| {
         let mut rows = zeros(texts.len() * targets.len());
         let mut block = Block::default();
         for panels in &target_blocks {
             block.multiply((queries, &texts), (targets, panels));
-            block.add_scores(pass, (queries, &texts), (targets, panels), &mut rows);
+            for pass in passes {
+                block.add_scores(pass, (queries, &texts), (targets, panels), &mut rows);
+            }
         }
         rows
     });
@@ -377,7 +392,7 @@ pub(crate) fn scores(pass: &Pass, queries: &Queries, targets: &Targets, threads:
 
 /// Gradients of the queries' vectors and of the targets' panels, from those of the scores.
 pub(crate) fn scores_back(
-    pass: &Pass,
+    passes: &[Pass],
     queries: &Queries,
     targets: &Targets,
     slopes: &[f32],
@@ -406,7 +421,12 @@ pub(crate) fn scores_back(
                 let (others, columns) = targets.rows(panels);
                 block.multiply((queries, texts), (targets, panels));
                 let of_lengths = (&mut lengths[..], &mut target_lengths[columns.clone()]);
-                block.back(pass, ((queries, texts), (targets, panels)), slopes, of_lengths);
+                block.gradient.clear();
+                block.gradient.resize(block.dots.len(), 0.0);
+                for pass in passes {
+                    let of_lengths = (&mut *of_lengths.0, &mut *of_lengths.1);
+                    block.add_back(pass, ((queries, texts), (targets, panels)), slopes, of_lengths);
+                }
                 let gradient = Matrix::new(&block.gradient, columns.len());
                 product(gradient, Matrix::new(others, width), &mut own, true);
                 let to = &mut to_targets[columns.start * width..columns.end * width];
@@ -637,7 +657,7 @@ impl Block {
                             },
                         );
                         for (sum, other) in sums.iter().zip(&panel.texts) {
-                            scores[index * targets.len() + other] =
+                            scores[index * targets.len() + other] +=
                                 sum * share(pass, rows.1.len(), targets.vectors.length(*other));
                         }
                     }
@@ -646,8 +666,8 @@ impl Block {
         );
     }
 
-    /// Puts the gradient of the dot products in their place, and adds to those of the lengths.
-    fn back(
+    /// Adds to the gradient of the dot products and to those of the lengths.
+    fn add_back(
         &mut self,
         pass: &Pass,
         ((queries, texts), (targets, panels)): (SomeQueries<'_>, SomeTargets<'_>),
@@ -656,7 +676,6 @@ impl Block {
     ) {
         let columns = targets.rows(panels).1;
         let Self { dots, gradient, weights } = self;
-        gradient.resize(dots.len(), 0.0);
         wide(
             #[inline(always)]
             || {
@@ -694,7 +713,7 @@ impl Block {
                                             if soft { to_cosine * (cosines[i] - parts[i]) } else { 0.0 };
                                         let rate =
                                             if pass.unit_target { inverse[i] } else { 1.0 } * own.logit_rate;
-                                        to[i] = to_cosine * own.inverse * inverse[i] + to_logit * rate;
+                                        to[i] += to_cosine * own.inverse * inverse[i] + to_logit * rate;
                                         let by_cosine = to_cosine * cosines[i];
                                         let by_logit = to_logit * (logits[i] - bias[i]);
                                         own_length +=
@@ -727,8 +746,8 @@ fn share(pass: &Pass, query_vectors: usize, target_vectors: usize) -> f32 {
     let count = if pass.form == Form::OverQuery { target_vectors } else { query_vectors };
     match () {
         () if query_vectors == 0 || target_vectors == 0 => 0.0,
-        () if pass.mean => 1.0 / count as f32,
-        () => 1.0,
+        () if pass.mean => pass.part / count as f32,
+        () => pass.part,
     }
 }
 

@@ -356,27 +356,27 @@ impl Network {
     }
 
     /// Scores of all pairs, `queries x targets`.
-    pub(crate) fn scores(&self, pass: &Pass, queries: &Queries, targets: &Targets) -> Result<Vec<f32>> {
+    pub(crate) fn scores(&self, passes: &[Pass], queries: &Queries, targets: &Targets) -> Result<Vec<f32>> {
         #[cfg(feature = "device")]
         if let Some(device) = &self.device {
-            return device.passes().scores(pass, queries, targets);
+            return device.passes().scores(passes, queries, targets);
         }
-        Ok(scores(pass, queries, targets, &self.threads))
+        Ok(scores(passes, queries, targets, &self.threads))
     }
 
     /// Gradients of the queries' and the targets' vectors, text by text, from those of the scores.
     pub(crate) fn scores_back(
         &self,
-        pass: &Pass,
+        passes: &[Pass],
         queries: &Queries,
         targets: &Targets,
         slopes: &[f32],
     ) -> Result<(Vec<f32>, Vec<f32>)> {
         #[cfg(feature = "device")]
         if let Some(device) = &self.device {
-            return device.passes().scores_back(pass, queries, targets, slopes);
+            return device.passes().scores_back(passes, queries, targets, slopes);
         }
-        let (to_queries, to_panels) = scores_back(pass, queries, targets, slopes, &self.threads);
+        let (to_queries, to_panels) = scores_back(passes, queries, targets, slopes, &self.threads);
         Ok((to_queries, targets.out_of_panels(&to_panels)))
     }
 

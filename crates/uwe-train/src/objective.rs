@@ -1,7 +1,7 @@
 //! The loss of a step and its gradient: encoder, scores, InfoNCE, and all the way back.
 
 use crate::error::Result;
-use crate::interaction::{Counted, Pass, Queries, Targets};
+use crate::interaction::{Counted, Queries, ScorerPasses, Targets};
 use crate::loss::{Links, Margin, Variant, info_nce, margin_mse, threshold_margin, transpose};
 use crate::network::{Batch, Network};
 use crate::recipe::Reverse;
@@ -105,11 +105,11 @@ impl Objective {
         (batch, states): (&Batch, &[f32]),
         graph: &GraphTask,
     ) -> Result<Vec<Vec<f32>>> {
-        let pass = Pass::new(&self.scoring.scorer);
-        let sides = |side: &Side<'_>| self.sides(&pass, (batch, states, network.hidden()), side);
+        let passes = ScorerPasses::new(&self.scoring.scorer);
+        let sides = |side: &Side<'_>| self.sides(&passes, (batch, states, network.hidden()), side);
         let table = |side: Side<'_>| {
             let (query, target) = sides(&side);
-            network.scores(&pass, &query, &target)
+            network.scores(&passes.passes, &query, &target)
         };
         self.directions(graph, &Links::default()).into_iter().map(table).collect()
     }
@@ -136,13 +136,13 @@ impl Objective {
 
     fn sides(
         &self,
-        pass: &Pass,
+        passes: &ScorerPasses,
         (batch, states, width): (&Batch, &[f32], usize),
         side: &Side<'_>,
     ) -> (Queries, Targets) {
         let counted = |pools: bool| Counted::of(&self.scoring, pools, self.pooling, self.special_tokens);
-        let query = Queries::new(batch, states, width, side.queries, counted(pass.pools_query));
-        let target = Targets::new(batch, states, width, side.targets, counted(pass.pools_target));
+        let query = Queries::new(batch, states, width, side.queries, counted(passes.pools_query));
+        let target = Targets::new(batch, states, width, side.targets, counted(passes.pools_target));
         (query, target)
     }
 
@@ -154,12 +154,12 @@ impl Objective {
         graph: &GraphTask,
         to_states: &mut [f32],
     ) -> Result<f64> {
-        let pass = Pass::new(&self.scoring.scorer);
+        let passes = ScorerPasses::new(&self.scoring.scorer);
         let links = graph.links.clone().counted(self.variant);
         let mut loss = 0.0;
         for (place, side) in self.directions(graph, &links).into_iter().enumerate() {
-            let (query, target) = self.sides(&pass, (batch, states, network.hidden()), &side);
-            let found = network.scores(&pass, &query, &target)?;
+            let (query, target) = self.sides(&passes, (batch, states, network.hidden()), &side);
+            let found = network.scores(&passes.passes, &query, &target)?;
             let teacher = graph.teacher.as_ref().and_then(|lesson| lesson.tables.get(place));
             let mut slopes = vec![0.0; found.len()];
             loss += graph.direction(&found, teacher.map(Vec::as_slice), side.of_rows, &mut slopes);
@@ -170,7 +170,7 @@ impl Objective {
                 loss += graph.direction(&columns, teacher.as_deref(), links, &mut column_slopes);
                 crate::matrix::add(&mut slopes, &transpose(&column_slopes, query.len()));
             }
-            let (to_query, to_target) = network.scores_back(&pass, &query, &target, &slopes)?;
+            let (to_query, to_target) = network.scores_back(&passes.passes, &query, &target, &slopes)?;
             query.scatter(batch, &to_query, to_states);
             target.scatter(batch, &to_target, to_states);
         }

@@ -391,8 +391,8 @@ impl Training {
             places: self.learner.parameters.places.clone(),
         });
         let parameters = mean.as_ref().unwrap_or(&self.learner.parameters);
-        checkpoint::export(&self.inputs.model, parameters, NumberType::F32, &folder)?;
-        checkpoint::note_scoring(&folder, &self.recipe.scoring)
+        let scoring = Some(&self.recipe.scoring);
+        checkpoint::export(&self.inputs.model, parameters, NumberType::F32, scoring, &folder)
     }
 
     fn log_file(&self) -> PathBuf {

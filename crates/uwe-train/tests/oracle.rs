@@ -126,7 +126,7 @@ fn loss_and_every_gradient_of_a_device_equal_pytorch() {
 /// Every case, on networks as `on` makes them; gradients up to a relative error.
 fn equal_pytorch(on: impl Fn(Network) -> Network, keep: bool, error: f64) {
     let golden = golden();
-    assert_eq!(golden.cases.len(), 32);
+    assert_eq!(golden.cases.len(), 36);
     for (index, case) in golden.cases.iter().enumerate() {
         let (network, parameters) = open(&case.model, 1);
         let network = on(network);

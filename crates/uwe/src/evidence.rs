@@ -310,6 +310,14 @@ fn weights(
     };
     let scale =
         |reduction: Reduction| if reduction == Reduction::Mean { 1.0 / rows.max(1) as f64 } else { 1.0 };
+    let over_target = |logits: Logits, temperature: f32, scale: f64| -> Vec<Vec<f64>> {
+        (0..rows)
+            .map(|i| {
+                let row = softmax((0..columns).map(|j| logit(i, j, logits, temperature)).collect());
+                row.into_iter().map(|weight| weight * scale).collect()
+            })
+            .collect()
+    };
     let over_query = |logits: Logits, temperature: f32, scale: f64| -> Vec<Vec<f64>> {
         let mut weights = vec![vec![0.0; columns]; rows];
         for j in 0..columns {
@@ -321,15 +329,20 @@ fn weights(
         weights
     };
     match *scorer {
-        Scorer::SoftLateInteraction { temperature, logits, axis: Axis::Target, reduction } => (0..rows)
-            .map(|i| {
-                let row = softmax((0..columns).map(|j| logit(i, j, logits, temperature)).collect());
-                row.into_iter().map(|weight| weight * scale(reduction)).collect()
-            })
-            .collect(),
-        Scorer::SoftLateInteraction { temperature, logits, axis: Axis::Query, reduction } => {
-            let terms = if reduction == Reduction::Mean { columns.max(1) as f64 } else { 1.0 };
-            over_query(logits, temperature, 1.0 / terms)
+        Scorer::SoftLateInteraction { temperature, logits, axis, reduction } => {
+            let mean = reduction == Reduction::Mean;
+            let share = |terms: usize| if mean { 1.0 / terms.max(1) as f64 } else { 1.0 };
+            match axis {
+                Axis::Target => over_target(logits, temperature, share(rows)),
+                Axis::Query => over_query(logits, temperature, share(columns)),
+                Axis::Both => {
+                    let one = over_target(logits, temperature, share(rows) / 2.0);
+                    let other = over_query(logits, temperature, share(columns) / 2.0);
+                    let add =
+                        |one: Vec<f64>, other: Vec<f64>| one.iter().zip(other).map(|(a, b)| a + b).collect();
+                    one.into_iter().zip(other).map(|(one, other)| add(one, other)).collect()
+                }
+            }
         }
         Scorer::SoftPooled { temperature, logits } => over_query(logits, temperature, 1.0),
         Scorer::MaxSim { reduction } => (0..rows)

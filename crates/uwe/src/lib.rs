@@ -9,7 +9,7 @@
 //! use uwe::{Compute, Encoder, EncoderOptions, Ranker, Space};
 //!
 //! # fn main() -> uwe::Result<()> {
-//! let encoder = Encoder::open(Path::new("models/all-MiniLM-L6-v2"), EncoderOptions::default(), Compute::new(0, None)?)?;
+//! let encoder = Encoder::open(Path::new("models/uwe-mini"), EncoderOptions::default(), Compute::new(0, None)?)?;
 //! let space = Space::open(Path::new("esco.space"))?;
 //! let ranker = Ranker::new(&encoder, &space, encoder.scoring())?;
 //! for ranking in ranker.rank(&["pastry chef"], 5)? {
@@ -39,6 +39,7 @@ mod model;
 mod rank;
 mod score;
 mod space;
+mod team;
 mod text;
 
 pub use compute::Compute;

@@ -70,9 +70,12 @@ pub enum Axis {
     Target,
     /// For each target token, over the query's tokens.
     Query,
+    /// The mean of the scores of the two. With raw dot products or cosines as logits it is symmetric: query and target may change
+    /// places.
+    Both,
 }
 
-/// Whether token scores are added or averaged: over the query's tokens, or over the target's when the
+/// Whether token scores are added or averaged: over the query's tokens, or over the target's where the
 /// softmax runs over the query. Over the query's tokens the order of one query's hits is the same either
 /// way; the mean is comparable between queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -157,11 +160,13 @@ impl Scorer {
     /// The kernel's form of this scorer.
     pub(crate) fn pass(&self) -> Result<Pass> {
         let (aggregation, temperature, logits, reduction) = match *self {
-            Self::SoftLateInteraction { temperature, logits, axis: Axis::Target, reduction } => {
-                (Aggregation::SoftOverTarget, temperature, logits, reduction)
-            }
-            Self::SoftLateInteraction { temperature, logits, axis: Axis::Query, reduction } => {
-                (Aggregation::SoftOverQuery, temperature, logits, reduction)
+            Self::SoftLateInteraction { temperature, logits, axis, reduction } => {
+                let aggregation = match axis {
+                    Axis::Target => Aggregation::SoftOverTarget,
+                    Axis::Query => Aggregation::SoftOverQuery,
+                    Axis::Both => Aggregation::SoftOverBoth,
+                };
+                (aggregation, temperature, logits, reduction)
             }
             Self::MaxSim { reduction } => (Aggregation::Max, 1.0, Logits::Raw, reduction),
             Self::SoftPooled { temperature, logits } => {

@@ -139,7 +139,11 @@ fn scoring(name: &str) -> Scoring {
         "pooled" => Scorer::SoftPooled { logits: logits(parts[1]), temperature: parts[2].parse().unwrap() },
         _ => Scorer::SoftLateInteraction {
             logits: logits(parts[1]),
-            axis: if parts[2] == "query" { Axis::Query } else { Axis::Target },
+            axis: match parts[2] {
+                "target" => Axis::Target,
+                "query" => Axis::Query,
+                _ => Axis::Both,
+            },
             temperature: parts[3].parse().unwrap(),
             reduction: Reduction::Mean,
         },
@@ -185,6 +189,18 @@ fn scores_of_every_scorer_equal_the_reference() {
 fn encoders() -> PathBuf {
     let folder = std::env::var_os("UWE_ENCODERS").expect("UWE_ENCODERS names the folder with the encoders");
     PathBuf::from(folder)
+}
+
+/// The model that comes with the project, compared with the reference.
+#[test]
+fn the_bundled_model_equals_the_reference_in_every_precision() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/uwe-mini");
+    let reference = golden("uwe-mini.safetensors");
+    assert_equal_to_reference(&folder, &reference, None);
+    for precision in [Precision::Bf16, Precision::Int16].into_iter().filter(|p| p.is_available()) {
+        let found = open(&folder, precision, None).verify(&reference).unwrap();
+        assert!(found.smallest_cosine >= 0.9999, "{precision} {found:?}");
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ fn scorers() -> Vec<Scorer> {
         soft(0.1, Logits::Raw, Axis::Target),
         soft(1.0, Logits::Cosine, Axis::Target),
         soft(0.5, Logits::Raw, Axis::Query),
+        soft(0.5, Logits::Raw, Axis::Both),
         Scorer::MaxSim { reduction: Reduction::Sum },
         Scorer::SoftPooled { temperature: 1.0, logits: Logits::Raw },
         Scorer::Cosine,
@@ -49,6 +50,34 @@ fn text_of(words: usize, seed: usize) -> String {
 /// Texts of every length from 1 to 64 tokens and beyond the limit.
 fn texts_of_all_lengths() -> Vec<String> {
     (0..66).map(|words| text_of(words, words)).collect()
+}
+
+#[test]
+fn over_both_axes_is_the_mean_of_the_two_and_symmetric() {
+    let encoder = encoder("tiny-bert", 1024, 1, None);
+    let texts = texts_of_all_lengths();
+    let texts: Vec<&str> = texts.iter().step_by(5).map(String::as_str).collect();
+    let states = encoder.encode(&texts).unwrap().states;
+    let space = Space::from_states(&states, (1, 1), StateType::F32).unwrap();
+    let compute = Compute::new(1, None).unwrap();
+    for (logits, reduction, special_tokens) in [
+        (Logits::Raw, Reduction::Mean, true),
+        (Logits::Cosine, Reduction::Sum, true),
+        (Logits::Raw, Reduction::Mean, false),
+    ] {
+        let all = |axis| {
+            let scorer = Scorer::SoftLateInteraction { temperature: 0.5, logits, axis, reduction };
+            score_all(&compute, &states, &space, &Scoring { scorer, special_tokens }).unwrap()
+        };
+        let (target, query, both) = (all(Axis::Target), all(Axis::Query), all(Axis::Both));
+        for i in 0..texts.len() {
+            for j in 0..texts.len() {
+                let mean = (target[i][j] + query[i][j]) / 2.0;
+                assert!((both[i][j] - mean).abs() <= 1e-6 * mean.abs().max(1.0), "{i} {j}");
+                assert!((both[i][j] - both[j][i]).abs() <= 1e-5 * mean.abs().max(1.0), "{i} {j}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -189,7 +218,7 @@ proptest! {
         for stored in [StateType::F32, StateType::F16] {
             let space = Space::from_states(&targets, (1, 1), stored).unwrap();
             for logits in [Logits::Raw, Logits::UnitTarget, Logits::Cosine] {
-                for axis in [Axis::Target, Axis::Query] {
+                for axis in [Axis::Target, Axis::Query, Axis::Both] {
                     for special_tokens in [true, false] {
                         let reduction = Reduction::Mean;
                         let scorer = Scorer::SoftLateInteraction { temperature, logits, axis, reduction };

@@ -262,7 +262,7 @@ pub(crate) struct ScoringArguments {
     /// What the softmax of a soft scorer is taken of [default: raw]
     #[arg(long, value_enum)]
     pub(crate) logits: Option<LogitsArgument>,
-    /// Over whose tokens the softmax of `soft` runs [default: target]
+    /// Over whose tokens the softmax of `soft` runs [default: the model's own]
     #[arg(long, value_enum)]
     pub(crate) axis: Option<AxisArgument>,
     /// Add token scores up instead of averaging them
@@ -346,8 +346,12 @@ pub(crate) enum LogitsArgument {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum AxisArgument {
+    /// For each query token, over the target's
     Target,
+    /// For each target token, over the query's
     Query,
+    /// The mean of the two
+    Both,
 }
 
 fn positive(text: &str) -> Result<usize, String> {
@@ -359,6 +363,18 @@ fn positive(text: &str) -> Result<usize, String> {
 }
 
 impl ScoringArguments {
+    /// Whether any of them is given.
+    #[cfg(feature = "train")]
+    pub(crate) fn is_given(&self) -> bool {
+        let Self { scorer, temperature, logits, axis, sum, no_special_tokens } = self;
+        scorer.is_some()
+            || temperature.is_some()
+            || logits.is_some()
+            || axis.is_some()
+            || *sum
+            || *no_special_tokens
+    }
+
     /// The scorer that the arguments name; what they leave open is the model's own.
     pub(crate) fn resolve(&self, own: Scoring) -> Scoring {
         let named = self.scorer.and_then(|name| Scoring::named(name.name(), own));
@@ -371,6 +387,7 @@ impl ScoringArguments {
         let given_axis = self.axis.map(|axis| match axis {
             AxisArgument::Target => Axis::Target,
             AxisArgument::Query => Axis::Query,
+            AxisArgument::Both => Axis::Both,
         });
         match &mut scorer {
             Scorer::SoftLateInteraction { temperature, logits, axis, reduction } => {

@@ -301,7 +301,7 @@ pub(crate) enum GraphArgument {
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "Examples:
-  uwe train recipes/mini.toml --graph graphs/full --data data --output runs/mini
+  uwe train recipes/uwe-mini.toml --model models/all-MiniLM-L6-v2 --graph graphs/full --data data --output runs/mini
   uwe train resume runs/mini
   uwe train report runs/mini
 
@@ -379,9 +379,11 @@ pub(crate) enum TrainCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uwe model export runs/mini/best --output models/mini
-  uwe model export runs/seed-1/best runs/seed-2/best --output models/mini")]
+  uwe model export runs/seed-1/best runs/seed-2/best --output models/mini
+  uwe model export runs/seed-1/best runs/seed-2/best --axis both --temperature 8 --output models/mini")]
 pub(crate) struct ExportArguments {
-    /// Model folder; of several, which differ in their training alone, the mean of the weights
+    /// Model folder; of several, which differ in their training alone, the mean of the weights. Their scorers may differ where one is
+    /// named below
     #[arg(required = true, value_name = "MODEL")]
     pub(crate) models: Vec<PathBuf>,
     /// Folder to write
@@ -390,6 +392,9 @@ pub(crate) struct ExportArguments {
     /// Number type of the weights
     #[arg(long, value_enum, default_value_t = NumberTypeArgument::F16)]
     pub(crate) numbers: NumberTypeArgument,
+    /// The scorer that the folder names as its own; without any of these, what the models name.
+    #[command(flatten)]
+    pub(crate) scoring: ScoringArguments,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

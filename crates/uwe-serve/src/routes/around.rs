@@ -3,14 +3,16 @@
 use super::{COUNTED, OPEN};
 use crate::app::App;
 use crate::engine::Timing;
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, Code, Family};
+use crate::trace;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use tracing::Instrument;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -20,13 +22,18 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     let (id, method) = (request_id(&request), request.method().clone());
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string());
     let route = matched.filter(|path| COUNTED.contains(&path.as_str())).unwrap_or_else(|| "other".into());
-    let mut response = next.run(request).await;
+    let span = trace::span(&request, &route, &id);
+    let mut response = next.run(request).instrument(span.clone()).await;
     let (status, elapsed) = (response.status(), start.elapsed());
     app.metrics.answered(&route, status.as_u16(), elapsed.as_secs_f64());
     if let Some(error) = response.extensions().get::<ApiError>() {
         app.metrics.refused(error.code);
+        if error.code == Code::Internal {
+            tracing::error!(id = ?id, route, "a request met an internal fault");
+        }
     }
     let timing = response.extensions().get::<Timing>().copied();
+    trace::record(&span, status, timing.as_ref());
     let headers = response.headers_mut();
     if let Some(timing) = timing {
         time_headers(headers, &timing, elapsed);
@@ -39,15 +46,8 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
 
 /// The time of each part: `Server-Timing` as browsers read it, and the headers of text-embeddings-inference.
 fn time_headers(headers: &mut axum::http::HeaderMap, timing: &Timing, total: std::time::Duration) {
-    let ms = |duration: std::time::Duration| duration.as_secs_f64() * 1e3;
-    let parts = format!(
-        "tokenise;dur={:.2}, queue;dur={:.2}, encode;dur={:.2}, work;dur={:.2}, total;dur={:.2}",
-        ms(timing.tokenise),
-        ms(timing.queue),
-        ms(timing.encode),
-        ms(timing.work),
-        ms(total)
-    );
+    let mut parts: String = timing.parts().iter().map(|(name, ms)| format!("{name};dur={ms:.2}, ")).collect();
+    parts += &format!("total;dur={:.2}", total.as_secs_f64() * 1e3);
     let whole = |duration: std::time::Duration| duration.as_millis().to_string();
     for (name, value) in [
         ("server-timing", parts),
@@ -76,6 +76,23 @@ fn request_id(request: &Request) -> HeaderValue {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         HeaderValue::from_str(&format!("{started:x}-{number:x}")).unwrap_or(HeaderValue::from_static("-"))
     })
+}
+
+/// Every refusal has a body, in the form that the clients of its route read, whoever refused.
+pub(super) async fn in_form(request: Request, next: Next) -> Response {
+    let family = super::family(request.uri().path());
+    let response = next.run(request).await;
+    match (response.extensions().get::<ApiError>(), response.status()) {
+        (Some(_), _) if family == Family::Own => response,
+        (Some(error), _) => error.respond(family),
+        (None, StatusCode::UNSUPPORTED_MEDIA_TYPE) => ApiError::new(
+            Code::UnsupportedType,
+            "the body's encoding is not known",
+            "send it as it is, or with `Content-Encoding: gzip` or `deflate`",
+        )
+        .respond(family),
+        _ => response,
+    }
 }
 
 /// Key, then permit: both before a byte of the body is read.

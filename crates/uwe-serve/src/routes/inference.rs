@@ -1,9 +1,9 @@
 //! The routes of Hugging Face's text-embeddings-inference, for its clients.
 
 use super::post;
-use super::rank::score_texts;
+use super::rank::{How, score_texts};
 use crate::app::{App, Question};
-use crate::engine::Encoding;
+use crate::engine::{Asked, Encoding};
 use crate::error::ApiError;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -80,12 +80,9 @@ pub(super) async fn embed(
 ) -> Result<Response, ApiError> {
     let texts = request.inputs.into_texts();
     app.check(&texts)?;
-    if !request.truncate {
-        app.refuse_long(&texts)?;
-    }
     let unit = request.normalize;
     let work = move |encoder: &Encoder, encodings: &[Arc<Encoding>]| Ok(pooled(encoder, encodings, unit));
-    let (vectors, timing) = app.ask(&texts, 0, work).await?;
+    let (vectors, timing) = app.ask(Asked { whole: !request.truncate, ..Asked::of(&texts) }, work).await?;
     Ok((Extension(timing), Json(vectors)).into_response())
 }
 
@@ -126,14 +123,9 @@ pub(super) async fn rerank(
     State(app): State<Arc<App>>,
     Question(request): Question<RerankRequest>,
 ) -> Result<Response, ApiError> {
-    app.check(&request.texts)?;
-    if !request.truncate {
-        app.refuse_long(std::slice::from_ref(&request.query))?;
-        app.refuse_long(&request.texts)?;
-    }
-    let scoring = app.encoder().scoring();
+    let how = How { scoring: app.encoder().scoring(), evidence: false, whole: !request.truncate };
     let texts = (request.query, request.texts.clone());
-    let (scores, timing) = score_texts(&app, texts, (scoring, false)).await?;
+    let (scores, timing) = score_texts(&app, texts, how).await?;
     let rank = |(index, score): (usize, f32)| Rank {
         index,
         score,

@@ -13,7 +13,7 @@ use crate::error::{ApiError, Code, Family};
 use crate::page;
 use axum::Router;
 use axum::handler::Handler;
-use axum::http::{HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware;
 use axum::routing::{MethodRouter, get};
 use std::sync::Arc;
@@ -74,7 +74,7 @@ pub(crate) const COUNTED: [&str; 20] = [
         health::metrics,
     ),
     components(schemas(crate::error::ErrorBody)),
-    modifiers(&Security)
+    modifiers(&Security, &Names)
 )]
 struct Document;
 
@@ -86,6 +86,40 @@ impl utoipa::Modify for Security {
         use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("key", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    }
+}
+
+/// Paths that are another's under a second name.
+const ALSO: [(&str, &str); 2] = [("/v1/rerank", "/v2/rerank"), ("/readyz", "/health")];
+
+/// Second names of paths, and a name of its own for each operation: functions of different families have the same.
+struct Names;
+
+impl utoipa::Modify for Names {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let paths = &mut document.paths.paths;
+        for (path, also) in ALSO {
+            if let Some(item) = paths.get(path).cloned() {
+                paths.insert(also.into(), item);
+            }
+        }
+        for (path, item) in paths.iter_mut() {
+            let operations = [
+                ("get", &mut item.get),
+                ("put", &mut item.put),
+                ("post", &mut item.post),
+                ("delete", &mut item.delete),
+            ];
+            for (method, operation) in operations {
+                if let Some(operation) = operation {
+                    let words = path
+                        .split(|letter: char| !letter.is_ascii_alphanumeric())
+                        .filter(|word| !word.is_empty());
+                    operation.operation_id =
+                        Some(std::iter::once(method).chain(words).collect::<Vec<_>>().join("_"));
+                }
+            }
+        }
     }
 }
 
@@ -112,14 +146,12 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .fallback(async || {
             ApiError::new(Code::NotFound, "there is no such route", "/openapi.json lists them")
         });
-    let routes = own
-        .merge(in_form(Family::Inference, inference::router()))
-        .merge(in_form(Family::OpenAi, openai::router()))
-        .merge(in_form(Family::Rerank, rerank::router()));
+    let routes = own.merge(inference::router()).merge(openai::router()).merge(rerank::router());
     // From the inside out: a body is decompressed after the request was admitted, and everything is counted.
     routes
         .layer(RequestDecompressionLayer::new())
         .layer(middleware::from_fn_with_state(Arc::clone(app), around::admit))
+        .layer(middleware::from_fn(around::in_form))
         .layer(CompressionLayer::new())
         .layer(cors(app))
         .layer(middleware::from_fn_with_state(Arc::clone(app), around::observe))
@@ -139,17 +171,17 @@ async fn wrong_method(method: Method) -> ApiError {
     )
 }
 
-/// Gives refusals of these routes the form that their clients read.
-fn in_form(family: Family, router: Router<Arc<App>>) -> Router<Arc<App>> {
-    router.layer(middleware::map_response(move |response: axum::response::Response| async move {
-        match response.extensions().get::<ApiError>() {
-            Some(error) => error.respond(family),
-            None => response,
-        }
-    }))
+/// Whose clients ask at a path.
+fn family(path: &str) -> Family {
+    match path {
+        "/embed" | "/rerank" | "/info" | "/health" => Family::Inference,
+        "/v1/embeddings" => Family::OpenAi,
+        "/v1/rerank" | "/v2/rerank" => Family::Rerank,
+        _ => Family::Own,
+    }
 }
 
-fn json(text: String) -> ([(header::HeaderName, &'static str); 1], String) {
+fn json(text: String) -> ([(HeaderName, &'static str); 1], String) {
     ([(header::CONTENT_TYPE, "application/json")], text)
 }
 
@@ -160,5 +192,5 @@ fn cors(app: &App) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
-        .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION])
+        .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION, HeaderName::from_static("x-api-key")])
 }

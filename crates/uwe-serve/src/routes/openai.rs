@@ -3,7 +3,7 @@
 use super::inference::{Inputs, pooled};
 use super::post;
 use crate::app::{App, Question};
-use crate::engine::Encoding;
+use crate::engine::{Asked, Encoding};
 use crate::error::ApiError;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -96,7 +96,7 @@ pub(super) async fn embeddings(
         let cut = encodings.iter().enumerate().filter(|(_, encoding)| encoding.tokens.truncated);
         Ok((pooled(encoder, encodings, true), cut.map(|(index, _)| index).collect()))
     };
-    let ((vectors, truncated), timing) = app.ask(&texts, 0, work).await?;
+    let ((vectors, truncated), timing) = app.ask(Asked::of(&texts), work).await?;
     let write = |vector: Vec<f32>| match request.encoding_format.unwrap_or_default() {
         EncodingFormat::Float => Vector::Numbers(vector),
         EncodingFormat::Base64 => {

@@ -1,8 +1,8 @@
 //! Ranking and scoring, the service's own routes.
 
 use crate::app::{App, Question};
-use crate::engine::{Timing, gather};
-use crate::error::{ApiError, ErrorBody};
+use crate::engine::{Asked, Timing, gather};
+use crate::error::{ApiError, Code, ErrorBody};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -13,6 +13,12 @@ use uwe::{BuildOptions, EvidenceRecord, Hit, Ranker, Scorer, Scoring, Space, Sta
 
 /// Tokens of a space that take as long to rank against as one token takes to encode, for a query's token.
 const SPACE_TOKENS: usize = 12_000;
+
+/// How many times the most hits of a text a request may have in all.
+const REQUEST_HITS: usize = 10;
+
+/// Time to explain a hit, in tokens to encode.
+const EVIDENCE_TOKENS: usize = 8;
 
 /// Texts to rank against a space.
 #[derive(Deserialize, ToSchema)]
@@ -102,6 +108,19 @@ pub(super) async fn rank(
             "ask for fewer hits, or for hits without evidence",
         ));
     }
+    let asked = request.texts.len().saturating_mul(request.top);
+    if asked > REQUEST_HITS * most {
+        return Err(ApiError::new(
+            Code::TooLarge,
+            format!(
+                "{} texts with {} hits each are more than {} hits",
+                request.texts.len(),
+                request.top,
+                REQUEST_HITS * most
+            ),
+            "ask for fewer texts or hits at a time, or for hits without evidence",
+        ));
+    }
     if request.threshold.is_some_and(|threshold| !threshold.is_finite()) {
         return Err(ApiError::value("`threshold` is no finite number", "give a score, such as 0.3"));
     }
@@ -109,7 +128,9 @@ pub(super) async fn rank(
     let space = app.spaces.get(&request.space)?;
     app.check(&request.texts)?;
     let (model, texts) = (app.model.clone(), request.texts.clone());
-    let cost = cost(&space, &scoring, &texts);
+    let most_tokens = app.encoder().tokenizer().max_tokens();
+    let explained = if request.evidence { asked * EVIDENCE_TOKENS } else { 0 };
+    let cost = cost((&space, &scoring), &texts, most_tokens).saturating_add(explained);
     let work = move |encoder: &uwe::Encoder, encodings: &[Arc<crate::engine::Encoding>]| {
         let ranker = Ranker::new(encoder, &space, scoring)?;
         let dimension = encoder.info().dimension;
@@ -134,13 +155,13 @@ pub(super) async fn rank(
         }
         Ok(RankResponse { model, space: request.space, scorer: scoring.to_string(), results })
     };
-    let (response, timing) = app.ask(&texts, cost, work).await?;
+    let (response, timing) = app.ask(Asked { further: cost, ..Asked::of(&texts) }, work).await?;
     Ok((Extension(timing), Json(response)).into_response())
 }
 
 /// Time to rank texts, in tokens to encode.
-fn cost(space: &Space, scoring: &Scoring, texts: &[String]) -> usize {
-    let words: usize = texts.iter().map(|text| text.len() / 5 + 2).sum();
+fn cost((space, scoring): (&Space, &Scoring), texts: &[String], most_tokens: usize) -> usize {
+    let words: usize = texts.iter().map(|text| (text.len() / 5 + 2).min(most_tokens)).sum();
     let tokens = match scoring.scorer {
         Scorer::SoftLateInteraction { .. } | Scorer::MaxSim { .. } => space.tokens(),
         Scorer::SoftPooled { .. } | Scorer::Cosine => space.len(),
@@ -225,9 +246,21 @@ pub(super) async fn score(
     if request.targets.is_empty() {
         return Err(ApiError::value("`targets`: there is no text", "send at least one"));
     }
+    let most = app.limits().evidence_hits;
+    if request.evidence && request.targets.len() > most {
+        return Err(ApiError::new(
+            Code::TooLarge,
+            format!("{} targets with evidence are more than {most}", request.targets.len()),
+            "send fewer at a time, or ask without evidence",
+        ));
+    }
     let scoring = app.scoring(request.scorer.as_deref(), request.scoring)?;
-    let (found, timing) =
-        score_texts(&app, (request.query, request.targets), (scoring, request.evidence)).await?;
+    let (found, timing) = score_texts(
+        &app,
+        (request.query, request.targets),
+        How { scoring, evidence: request.evidence, whole: false },
+    )
+    .await?;
     let response = ScoreResponse {
         model: app.model.clone(),
         scorer: scoring.to_string(),
@@ -244,6 +277,11 @@ pub(super) struct Scores {
 }
 
 impl Scores {
+    /// How many texts, the query among them, were cut at the model's limit.
+    pub(super) fn cut(&self) -> usize {
+        usize::from(self.truncated) + self.scores.iter().filter(|result| result.truncated).count()
+    }
+
     /// Indices of the targets with their scores, best first, equal ones in their order.
     pub(super) fn sorted(&self) -> Vec<(usize, f32)> {
         let scores: Vec<f32> = self.scores.iter().map(|result| result.score).collect();
@@ -251,11 +289,20 @@ impl Scores {
     }
 }
 
+/// How texts are scored, and what comes with the scores.
+#[derive(Clone, Copy)]
+pub(super) struct How {
+    pub(super) scoring: Scoring,
+    pub(super) evidence: bool,
+    /// Whether a text that the model would cut is refused.
+    pub(super) whole: bool,
+}
+
 /// Scores `targets` for `query`.
 pub(super) async fn score_texts(
     app: &App,
     (query, targets): (String, Vec<String>),
-    (scoring, with_evidence): (Scoring, bool),
+    How { scoring, evidence: with_evidence, whole }: How,
 ) -> Result<(Scores, Timing), ApiError> {
     app.check(&targets)?;
     let mut texts = vec![query];
@@ -263,6 +310,7 @@ pub(super) async fn score_texts(
     // Places in a target are counted from its first word.
     texts.extend(targets.iter().map(|target| target.trim().to_string()));
     let asked = texts.clone();
+    let further = asked.len() * if with_evidence { EVIDENCE_TOKENS } else { 1 };
     let work = move |encoder: &uwe::Encoder, encodings: &[Arc<crate::engine::Encoding>]| {
         let dimension = encoder.info().dimension;
         let states = gather(&encodings[1..], dimension)?.states;
@@ -287,7 +335,7 @@ pub(super) async fn score_texts(
         }
         Ok(Scores { truncated: encodings[0].tokens.truncated, scores: results })
     };
-    app.ask(&asked, 0, work).await
+    app.ask(Asked { whole, further, ..Asked::of(&asked) }, work).await
 }
 
 /// Evidence of one pair.

@@ -1,7 +1,7 @@
 //! The reranking route of Cohere and Jina, for their clients.
 
 use super::post;
-use super::rank::score_texts;
+use super::rank::{How, score_texts};
 use crate::app::{App, Question};
 use crate::error::ApiError;
 use axum::extract::State;
@@ -99,19 +99,26 @@ pub(super) async fn rerank(
     }
     let texts: Vec<String> = request.documents.iter().map(|document| document.text().to_string()).collect();
     let asked = (request.query, texts.clone());
-    let (scores, timing) = score_texts(&app, asked, (app.encoder().scoring(), false)).await?;
+    let how = How { scoring: app.encoder().scoring(), evidence: false, whole: false };
+    let (scores, timing) = score_texts(&app, asked, how).await?;
     let most = request.top_n.unwrap_or(texts.len());
     let results = scores.sorted().into_iter().take(most).map(|(index, score)| RerankResult {
         index,
         relevance_score: score,
         document: request.return_documents.then(|| TextOf { text: texts[index].clone() }),
     });
+    let mut meta =
+        serde_json::json!({ "api_version": { "version": "1" }, "billed_units": { "search_units": 1 } });
+    if scores.cut() > 0 {
+        let most = app.encoder().tokenizer().max_tokens();
+        meta["warnings"] = serde_json::json!([format!("{} texts were cut at {most} tokens", scores.cut())]);
+    }
     let response = RerankResponse {
         id: format!("rerank-{:x}", timing.tokens),
         model: app.model.clone(),
         results: results.collect(),
         usage: Usage { total_tokens: timing.tokens },
-        meta: serde_json::json!({ "api_version": { "version": "1" }, "billed_units": { "search_units": 1 } }),
+        meta,
     };
     Ok((Extension(timing), Json(response)).into_response())
 }

@@ -8,7 +8,8 @@ use crate::error::{ApiError, Code, ErrorBody};
 use crate::spaces::{SpaceInfo, UploadForm, UploadFormat};
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -33,10 +34,7 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Json<SpaceList> {
     (status = 200, body = SpaceInfo),
     (status = "4XX", description = "Refused", body = ErrorBody),
 ))]
-pub(super) async fn info(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-) -> Result<Json<SpaceInfo>, ApiError> {
+pub(super) async fn info(State(app): State<Arc<App>>, Name(name): Name) -> Result<Json<SpaceInfo>, ApiError> {
     app.spaces.info(&name).map(Json)
 }
 
@@ -56,7 +54,29 @@ pub(super) struct UploadColumns {
 pub(super) struct SpaceRequest {
     /// Texts, or objects with a text, an identifier and further fields.
     #[schema(value_type = Vec<Object>, example = json!([{"text": "bake bread", "id": "1"}]))]
-    targets: Vec<serde_json::Value>,
+    targets: Vec<Target>,
+}
+
+/// One target.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "neither a text nor an object: write {\"text\": ..., \"id\": ...}")]
+enum Target {
+    Text(String),
+    Fields(serde_json::Map<String, serde_json::Value>),
+}
+
+/// The name of a space in a path.
+pub(super) struct Name(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(error) => Err(ApiError::value(error.body_text(), "the path has the name of a space")),
+        }
+    }
 }
 
 /// Makes a space, or a newer version of one, in the background; `GET` tells how far it is.
@@ -75,7 +95,7 @@ pub(super) struct SpaceRequest {
 )]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    Name(name): Name,
     query: Result<Query<UploadColumns>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
     content: Body,
@@ -86,11 +106,10 @@ pub(super) async fn create(
     let bytes = Allowance::upload(app.limits()).read(content).await?;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let (format, bytes) = match &kind[..] {
-        "text/csv" => (UploadFormat::Csv, bytes),
-        "text/tab-separated-values" => (UploadFormat::Tsv, bytes),
-        "application/x-ndjson" | "application/jsonl" => (UploadFormat::JsonLines, bytes),
-        "application/json" => (UploadFormat::JsonLines, lines(body::json(&headers, &bytes)?)?.into()),
+    let format = match &kind[..] {
+        "text/csv" => UploadFormat::Csv,
+        "text/tab-separated-values" => UploadFormat::Tsv,
+        "application/x-ndjson" | "application/jsonl" | "application/json" => UploadFormat::JsonLines,
         _ => {
             return Err(ApiError::new(
                 Code::UnsupportedType,
@@ -100,33 +119,36 @@ pub(super) async fn create(
         }
     };
     let form = UploadForm { format, text_column: columns.text_column, id_column: columns.id_column };
+    let turn = Arc::clone(&app.uploads).acquire_owned().await.map_err(|error| ApiError::internal(&error))?;
     let shared = Arc::clone(&app);
     let at = name.clone();
     // Parsing and writing an upload takes a while; requests go on.
-    let made = tokio::task::spawn_blocking(move || shared.spaces.create(&at, &form, &bytes)).await;
+    let make = move || {
+        // Kept to the end, even when the client goes and nobody waits for this.
+        let _turn = turn;
+        match &kind[..] {
+            "application/json" => shared.spaces.create(&at, &form, &lines(body::json(&headers, &bytes)?)),
+            _ => shared.spaces.create(&at, &form, &bytes),
+        }
+    };
+    let made = tokio::task::spawn_blocking(make).await;
     let info = made.unwrap_or_else(|error| Err(ApiError::internal(&error)))?;
     let place = [(header::LOCATION, format!("/v1/spaces/{name}"))];
     Ok((StatusCode::ACCEPTED, place, Json(info)).into_response())
 }
 
 /// Targets as lines of JSON.
-fn lines(request: SpaceRequest) -> Result<Vec<u8>, ApiError> {
+fn lines(request: SpaceRequest) -> Vec<u8> {
     let mut lines = Vec::new();
-    for (index, target) in request.targets.into_iter().enumerate() {
+    for target in request.targets {
         let target = match target {
-            serde_json::Value::String(text) => serde_json::json!({ "text": text }),
-            object @ serde_json::Value::Object(_) => object,
-            _ => {
-                return Err(ApiError::value(
-                    format!("`targets[{index}]` is neither a text nor an object"),
-                    "write {\"text\": ..., \"id\": ...}",
-                ));
-            }
+            Target::Text(text) => serde_json::json!({ "text": text }),
+            Target::Fields(fields) => serde_json::Value::Object(fields),
         };
         lines.extend_from_slice(target.to_string().as_bytes());
         lines.push(b'\n');
     }
-    Ok(lines)
+    lines
 }
 
 /// Deletes a space. Rankings that have begun end as they would have.
@@ -134,10 +156,7 @@ fn lines(request: SpaceRequest) -> Result<Vec<u8>, ApiError> {
     (status = 204, description = "Deleted"),
     (status = "4XX", description = "Refused", body = ErrorBody),
 ))]
-pub(super) async fn delete(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-) -> Result<StatusCode, ApiError> {
+pub(super) async fn delete(State(app): State<Arc<App>>, Name(name): Name) -> Result<StatusCode, ApiError> {
     crate::spaces::check_name(&name)?;
     let shared = Arc::clone(&app);
     let deleted = tokio::task::spawn_blocking(move || shared.spaces.delete(&name)).await;

@@ -90,7 +90,7 @@ impl Running {
 
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         stream
     }
 
@@ -102,6 +102,15 @@ impl Running {
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
+    /// Waits until connections are taken again.
+    pub(crate) fn wait_until_live(&self, longest: Duration) {
+        let start = Instant::now();
+        while self.get("/livez").status != 200 {
+            assert!(start.elapsed() < longest);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Waits for a space.
     pub(crate) fn wait_for(&self, space: &str, state: &str) -> Value {
         let start = Instant::now();
@@ -110,7 +119,7 @@ impl Running {
             if info["state"] == state {
                 return info;
             }
-            assert!(start.elapsed() < Duration::from_secs(20), "{info}");
+            assert!(start.elapsed() < Duration::from_secs(120), "{info}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

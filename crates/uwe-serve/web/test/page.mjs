@@ -114,6 +114,7 @@ try {
     await page.getByRole("button", { name, exact: true }).click();
     assert.match(await page.evaluate(() => navigator.clipboard.readText()), form);
   }
+  await page.getByRole("button", { name: "CSV", exact: true }).waitFor();
   // Two scorers side by side.
   await page.getByLabel("Compare with").selectOption("cosine");
   await page.locator(".columns > div:nth-child(2) .hit").first().waitFor();

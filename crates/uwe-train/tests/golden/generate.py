@@ -59,6 +59,13 @@ CASES = [
         "factor": 10,
     },
     {"scoring": {**SOFT, "axis": "query", "special_tokens": True}, "variant": "many-to-many", "reverse": "same"},
+    {"scoring": {**SOFT, "axis": "both", "special_tokens": True}, "variant": "many-to-many", "reverse": "same"},
+    {
+        "scoring": {**SOFT, "axis": "both", "logits": "cosine", "temperature": 0.1, "reduction": "sum", "special_tokens": True},
+        "variant": "many-to-many",
+        "reverse": "same",
+        "factor": 8,
+    },
     {"scoring": {**SOFT, "logits": "unit-target", "special_tokens": True}, "variant": "many-to-many", "reverse": "same"},
     {
         "scoring": {**SOFT, "logits": "cosine", "temperature": 0.1, "special_tokens": True},
@@ -117,6 +124,8 @@ def unit(x):
 
 def score(q, y, scoring):
     """Of two lists of token states, special tokens included."""
+    if scoring.get("axis") == "both":
+        return (score(q, y, scoring | {"axis": "target"}) + score(q, y, scoring | {"axis": "query"})) / 2
     kind = scoring["scorer"]
     pooled_q, pooled_y = q.mean(0, keepdim=True), y.mean(0, keepdim=True)
     if not scoring["special_tokens"]:

@@ -35,8 +35,8 @@ impl Buffer {
         bytemuck::cast_slice(self.as_bytes())
     }
 
-    /// The memory as writable `f32`.
-    pub(crate) fn as_f32_mut(&mut self) -> &mut [f32] {
-        bytemuck::cast_slice_mut(self.as_bytes_mut())
+    /// The memory as 16-bit numbers.
+    pub(crate) fn as_u16(&self) -> &[u16] {
+        bytemuck::cast_slice(self.as_bytes())
     }
 }

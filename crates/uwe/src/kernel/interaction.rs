@@ -11,6 +11,7 @@
 //! |---|---|---|
 //! | soft late interaction | token states | softmax over the target's tokens |
 //! | the same on the other axis | token states | softmax over the query's tokens |
+//! | the same on both axes | token states | half of each |
 //! | MaxSim | token states | all on the largest cosine |
 //! | soft with a pooled target | pooled states (one position) | softmax over the query's tokens |
 //! | cosine of pooled vectors | pooled states, pooled query (one token) | 1 |
@@ -69,6 +70,8 @@ pub(crate) enum Aggregation {
     SoftOverTarget,
     /// Softmax over the query's tokens for each target token.
     SoftOverQuery,
+    /// The mean of the two.
+    SoftOverBoth,
     /// Largest cosine for each query token.
     Max,
 }
@@ -84,8 +87,8 @@ pub(crate) struct Pass {
     pub(crate) unit_query: bool,
     /// Whether a logit is multiplied by 1 / norm of the target token.
     pub(crate) unit_target: bool,
-    /// Whether the sum is divided by the number of its terms: query tokens, or target tokens for
-    /// [`Aggregation::SoftOverQuery`].
+    /// Whether a sum is divided by the number of its terms: target tokens for a softmax over the query's tokens, else query
+    /// tokens.
     pub(crate) mean: bool,
 }
 
@@ -315,23 +318,24 @@ impl<'a> Fold<'a> {
 
     #[inline(always)]
     fn query<L: Lanes>(&self, dots: &[f32], norms: &[f32], scores: &mut [f32]) {
-        let total = match self.pass.aggregation {
+        let score = match self.pass.aggregation {
             Aggregation::SoftOverTarget => self.soft_over_target::<L>(dots, norms),
             Aggregation::SoftOverQuery => self.soft_over_query::<L>(dots, norms),
+            Aggregation::SoftOverBoth => {
+                let over_target = self.soft_over_target::<L>(dots, norms);
+                let over_query = self.soft_over_query::<L>(dots, norms);
+                L::mul(L::add(over_target, over_query), L::splat(0.5))
+            }
             Aggregation::Max => self.max::<L>(dots, norms),
         };
-        let count = match (self.pass.mean, self.pass.aggregation) {
-            (false, _) => L::splat(1.0),
-            (true, Aggregation::SoftOverQuery) => {
-                // SAFETY: both arrays have sixteen entries.
-                let counted = unsafe { L::sub(L::load(self.ends.as_ptr()), L::load(self.starts.as_ptr())) };
-                L::max(counted, L::splat(1.0))
-            }
-            (true, _) => L::splat(norms.len().max(1) as f32),
-        };
-        let score = L::div(total, count);
         // SAFETY: `scores` has sixteen entries.
         unsafe { L::store(scores[..LANES].as_mut_ptr(), score) };
+    }
+
+    /// `total`, divided by the number of query tokens where the pass asks for the mean.
+    #[inline(always)]
+    fn over_queries<L: Lanes>(&self, total: L::V, norms: &[f32]) -> L::V {
+        if self.pass.mean { L::div(total, L::splat(norms.len().max(1) as f32)) } else { total }
     }
 
     /// The logit of a dot product. One factor is multiplied in after the other: the product of two large
@@ -396,7 +400,7 @@ impl<'a> Fold<'a> {
             }
             total = L::add(total, quotient::<L>(weighted, weights));
         }
-        total
+        self.over_queries::<L>(total, norms)
     }
 
     #[inline(always)]
@@ -420,7 +424,12 @@ impl<'a> Fold<'a> {
             let value = quotient::<L>(weighted, weights);
             total = L::add(total, self.select::<L>(position, value, L::splat(0.0)));
         }
-        total
+        if !self.pass.mean {
+            return total;
+        }
+        // SAFETY: both arrays have sixteen entries.
+        let counted = unsafe { L::sub(L::load(self.ends.as_ptr()), L::load(self.starts.as_ptr())) };
+        L::div(total, L::max(counted, L::splat(1.0)))
     }
 
     #[inline(always)]
@@ -436,7 +445,7 @@ impl<'a> Fold<'a> {
             }
             total = L::add(total, L::select_less(least, largest, largest, L::splat(0.0)));
         }
-        total
+        self.over_queries::<L>(total, norms)
     }
 }
 
@@ -482,19 +491,20 @@ pub(crate) mod reference {
             pairs.iter().map(|p| (p.0 - largest).exp() / weights * p.1).sum::<f64>()
         };
         let (n, m) = (query.len(), target.len());
-        let total: f64 = match pass.aggregation {
-            Aggregation::SoftOverTarget => {
-                (0..n).map(|i| soft((0..m).map(|j| (logit(i, j), cosine(i, j))).collect())).sum()
-            }
-            Aggregation::SoftOverQuery => {
-                (0..m).map(|j| soft((0..n).map(|i| (logit(i, j), cosine(i, j))).collect())).sum()
-            }
+        let over_target: f64 =
+            (0..n).map(|i| soft((0..m).map(|j| (logit(i, j), cosine(i, j))).collect())).sum();
+        let over_query: f64 =
+            (0..m).map(|j| soft((0..n).map(|i| (logit(i, j), cosine(i, j))).collect())).sum();
+        let (n_terms, m_terms) = if pass.mean { (n as f64, m as f64) } else { (1.0, 1.0) };
+        match pass.aggregation {
+            Aggregation::SoftOverTarget => over_target / n_terms,
+            Aggregation::SoftOverQuery => over_query / m_terms,
+            Aggregation::SoftOverBoth => (over_target / n_terms + over_query / m_terms) / 2.0,
             Aggregation::Max => {
-                (0..n).map(|i| (0..m).map(|j| cosine(i, j)).fold(f64::NEG_INFINITY, f64::max)).sum()
+                let largest = |i| (0..m).map(|j| cosine(i, j)).fold(f64::NEG_INFINITY, f64::max);
+                (0..n).map(largest).sum::<f64>() / n_terms
             }
-        };
-        let terms = if pass.aggregation == Aggregation::SoftOverQuery { m } else { n };
-        if pass.mean { total / terms as f64 } else { total }
+        }
     }
 }
 
@@ -519,7 +529,12 @@ mod tests {
 
     fn passes() -> Vec<Pass> {
         let mut all = Vec::new();
-        for aggregation in [Aggregation::SoftOverTarget, Aggregation::SoftOverQuery, Aggregation::Max] {
+        for aggregation in [
+            Aggregation::SoftOverTarget,
+            Aggregation::SoftOverQuery,
+            Aggregation::SoftOverBoth,
+            Aggregation::Max,
+        ] {
             for (unit_query, unit_target, mean) in
                 [(false, false, true), (true, true, false), (false, true, true)]
             {

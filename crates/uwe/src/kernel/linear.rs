@@ -7,11 +7,19 @@
 //!
 //! This file holds the reference precision, `f32`; `narrow` holds the 16-bit ones. An 8-bit one would join
 //! as one more variant of [`Packed`].
+//!
+//! Weights that 16 bits hold exactly, as those of a model that was stored so, stay in 16 bits: the same results, and half the
+//! memory to read, which is what a short text waits for.
 
 use super::Precision;
 use super::buffer::Buffer;
 use super::lanes::{InstructionSet, LANES, Lanes, Operation};
+use super::math;
 use super::narrow::{self, NarrowWeights};
+use crate::team::Team;
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Rows that one pass over all panels serves: their inputs stay in the second-level cache.
 pub(super) const ROW_BLOCK: usize = 128;
@@ -38,7 +46,54 @@ pub(crate) struct Linear {
 #[derive(Debug)]
 enum Packed {
     F32(Buffer),
+    /// The same weights, each of them an IEEE half-precision number.
+    F16(Buffer),
     Narrow(NarrowWeights),
+}
+
+/// What is done with each output before it is written for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    Nothing,
+    /// The exact GELU, by the thread that has the outputs in its cache.
+    Gelu,
+}
+
+/// The output of a product, `rows x stride`; threads of a team write different columns of it.
+#[derive(Clone, Copy)]
+pub(super) struct Output<'a> {
+    start: *mut f32,
+    rows: usize,
+    stride: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: an exclusive borrow of numbers; its users divide the columns among them (`Output::at`).
+unsafe impl Send for Output<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Output<'_> {}
+
+impl<'a> Output<'a> {
+    fn new(values: &'a mut [f32], stride: usize) -> Self {
+        let rows = values.len() / stride;
+        Self { start: values.as_mut_ptr(), rows, stride, borrow: PhantomData }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Where `rows` rows of `columns` columns begin; all of them are within the output.
+    ///
+    /// To write there, no other thread may use these columns meanwhile.
+    pub(super) fn at(&self, (row, rows): (usize, usize), (column, columns): (usize, usize)) -> *mut f32 {
+        assert!(row + rows <= self.rows && column + columns <= self.stride);
+        self.start.wrapping_add(row * self.stride + column)
+    }
 }
 
 /// Room for narrowed inputs, kept between calls.
@@ -66,8 +121,17 @@ impl Linear {
                 && outputs.is_multiple_of(LANES),
             "linear layer of {outputs} x {inputs}: dimensions are checked when a model is loaded"
         );
+        let halves = |weights: &[f32]| weights.iter().all(|w| half::f16::from_f32(*w).to_f32() == *w);
         let packed = match precision {
-            Precision::F32 => Packed::F32(set.run(Pack { weights, inputs, outputs })?),
+            Precision::F32 if halves(weights) => Packed::F16(set.run(Pack {
+                weights,
+                inputs,
+                outputs,
+                store: |weight| half::f16::from_f32(weight).to_bits(),
+            })?),
+            Precision::F32 => {
+                Packed::F32(set.run(Pack { weights, inputs, outputs, store: std::convert::identity })?)
+            }
             Precision::Bf16 | Precision::Int16 => {
                 Packed::Narrow(NarrowWeights::new(precision, weights, inputs, outputs)?)
             }
@@ -75,38 +139,115 @@ impl Linear {
         Ok(Self { set, inputs, outputs, bias, packed })
     }
 
-    /// `output = input * weightsᵀ + bias`; `input` is `rows x inputs`, `output` becomes `rows x outputs`.
-    pub(crate) fn apply(&self, input: &[f32], output: &mut Vec<f32>, scratch: &mut Scratch) {
+    /// `output = then(input * weightsᵀ + bias)`; `input` is `rows x inputs`, `output` becomes `rows x outputs`. The
+    /// threads of `team` share the columns.
+    pub(crate) fn apply(
+        &self,
+        team: &Team,
+        input: &[f32],
+        (output, then): (&mut Vec<f32>, Then),
+        scratch: &mut Scratch,
+    ) {
         let rows = input.len() / self.inputs;
         assert_eq!(rows * self.inputs, input.len());
         // Every entry is written below; what was there before does not matter.
         output.resize(rows * self.outputs, 0.0);
-        match &self.packed {
-            Packed::F32(panels) => self.set.run(Multiply {
-                input,
-                panels: panels.as_f32(),
-                bias: &self.bias,
-                inputs: self.inputs,
-                output,
-            }),
-            Packed::Narrow(weights) => narrow::multiply(weights, input, &self.bias, output, scratch),
+        let output = Output::new(output, self.outputs);
+        if let Packed::Narrow(weights) = &self.packed {
+            narrow::narrow_rows(weights, input, scratch);
         }
+        let scratch = &*scratch;
+        let part = |columns: Range<usize>| {
+            match &self.packed {
+                Packed::F32(panels) => self.multiply(input, panels.as_f32(), columns.clone(), output),
+                Packed::F16(panels) => self.multiply(input, panels.as_u16(), columns.clone(), output),
+                Packed::Narrow(weights) => {
+                    narrow::multiply(weights, scratch, &self.bias, (columns.clone(), output));
+                }
+            }
+            if then == Then::Gelu {
+                self.set.run(GeluColumns { columns, output });
+            }
+        };
+        if team.members() == 1 {
+            // Whole blocks of rows, panel after panel: their inputs stay in the second-level cache.
+            return part(0..self.outputs);
+        }
+        // Whole panels, some four parts for each thread.
+        let panel = self.panel_columns();
+        let width = panel * self.outputs.div_ceil(panel).div_ceil(4 * team.members()).max(1);
+        team.split(self.outputs.div_ceil(width), &|index| {
+            part(index * width..self.outputs.min((index + 1) * width));
+        });
+    }
+
+    /// Columns of a panel; the last one may have fewer.
+    fn panel_columns(&self) -> usize {
+        match &self.packed {
+            Packed::F32(_) | Packed::F16(_) => self.set.run(PanelColumns),
+            Packed::Narrow(_) => narrow::PANEL,
+        }
+    }
+
+    fn multiply<W: Stored>(&self, input: &[f32], panels: &[W], columns: Range<usize>, output: Output<'_>) {
+        self.set.run(Multiply { input, panels, bias: &self.bias, inputs: self.inputs, columns, output });
+    }
+}
+
+/// A weight as it lies in memory.
+trait Stored: Copy + Sync + 'static {
+    /// Widening takes as long as a few products; a panel that serves many rows is widened once.
+    const WIDE: bool;
+
+    /// Loads sixteen weights.
+    ///
+    /// # Safety
+    /// `from` must be valid for reading sixteen of them.
+    unsafe fn load<L: Lanes>(from: *const Self) -> L::V;
+}
+
+impl Stored for f32 {
+    const WIDE: bool = true;
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L::V {
+        // SAFETY: promised by the caller.
+        unsafe { L::load(from) }
+    }
+}
+
+impl Stored for u16 {
+    const WIDE: bool = false;
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L::V {
+        // SAFETY: promised by the caller.
+        unsafe { L::load_f16(from) }
+    }
+}
+
+struct PanelColumns;
+
+impl Operation for PanelColumns {
+    type Output = usize;
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> usize {
+        L::TILE_COLUMNS * LANES
     }
 }
 
 /// Packs weights into panels of `TILE_COLUMNS` vectors; the last panel may be narrower.
-struct Pack<'a> {
+struct Pack<'a, F> {
     weights: &'a [f32],
     inputs: usize,
     outputs: usize,
+    store: F,
 }
 
-impl Operation for Pack<'_> {
+impl<W: bytemuck::Pod, F: Fn(f32) -> W> Operation for Pack<'_, F> {
     type Output = std::io::Result<Buffer>;
     #[inline(always)]
     fn run<L: Lanes>(self) -> Self::Output {
-        let mut buffer = Buffer::zeroed(size_of_val(self.weights))?;
-        let packed = buffer.as_f32_mut();
+        let mut buffer = Buffer::zeroed(self.weights.len() * size_of::<W>())?;
+        let packed: &mut [W] = bytemuck::cast_slice_mut(buffer.as_bytes_mut());
         let width = L::TILE_COLUMNS * LANES;
         for first in (0..self.outputs).step_by(width) {
             let columns = width.min(self.outputs - first);
@@ -116,7 +257,7 @@ impl Operation for Pack<'_> {
                 for column in 0..columns {
                     let from = (first + column) * self.inputs + start;
                     for (offset, weight) in self.weights[from..from + LANES].iter().enumerate() {
-                        panel[(start + offset) * columns + column] = *weight;
+                        panel[(start + offset) * columns + column] = (self.store)(*weight);
                     }
                 }
             }
@@ -125,56 +266,108 @@ impl Operation for Pack<'_> {
     }
 }
 
-struct Multiply<'a> {
+/// Some columns of the product, whole panels of them.
+struct Multiply<'a, W> {
     input: &'a [f32],
-    panels: &'a [f32],
+    panels: &'a [W],
     bias: &'a [f32],
     inputs: usize,
-    output: &'a mut [f32],
+    columns: Range<usize>,
+    output: Output<'a>,
 }
 
-impl Operation for Multiply<'_> {
+thread_local! {
+    /// A panel that many rows need, widened.
+    static WIDENED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl<W: Stored> Operation for Multiply<'_, W> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let outputs = self.bias.len();
-        let blocks = self.input.chunks(ROW_BLOCK * self.inputs);
-        for (input, output) in blocks.zip(self.output.chunks_mut(ROW_BLOCK * outputs)) {
-            let rows = input.len() / self.inputs;
-            let most = even_rows(rows, L::TILE_ROWS);
-            for first in (0..outputs).step_by(L::TILE_COLUMNS * LANES) {
-                let columns = (L::TILE_COLUMNS * LANES).min(outputs - first);
+        for (index, input) in self.input.chunks(ROW_BLOCK * self.inputs).enumerate() {
+            let rows = (index * ROW_BLOCK, input.len() / self.inputs);
+            for first in self.columns.clone().step_by(L::TILE_COLUMNS * LANES) {
+                let columns = (L::TILE_COLUMNS * LANES).min(self.columns.end - first);
                 let panel = &self.panels[first * self.inputs..(first + columns) * self.inputs];
-                let mut row = 0;
-                while row < rows {
-                    let tile_rows = most.min(rows - row);
-                    let tile = Tile {
-                        input: &input[row * self.inputs..(row + tile_rows) * self.inputs],
-                        panel,
-                        bias: &self.bias[first..first + columns],
-                        inputs: self.inputs,
-                    };
-                    let target = &mut output[row * outputs + first..];
-                    tile.write::<L>((tile_rows, columns / LANES), target, outputs);
-                    row += tile_rows;
+                if W::WIDE || rows.1 <= L::TILE_ROWS {
+                    self.panel::<L, W>(input, panel, rows, (first, columns));
+                } else {
+                    // Taken out, not borrowed: a closure would be compiled without this instruction set.
+                    let mut wide = WIDENED.take();
+                    wide.resize(wide.len().max(panel.len()), 0.0);
+                    for (from, to) in panel.chunks_exact(LANES).zip(wide.chunks_exact_mut(LANES)) {
+                        // SAFETY: both chunks have sixteen entries.
+                        unsafe { L::store(to.as_mut_ptr(), W::load::<L>(from.as_ptr())) };
+                    }
+                    self.panel::<L, f32>(input, &wide[..panel.len()], rows, (first, columns));
+                    WIDENED.set(wide);
                 }
             }
         }
     }
 }
 
+impl<W> Multiply<'_, W> {
+    /// A block of rows times one panel.
+    #[inline(always)]
+    fn panel<L: Lanes, P: Stored>(
+        &self,
+        input: &[f32],
+        panel: &[P],
+        (first_row, rows): (usize, usize),
+        (first, columns): (usize, usize),
+    ) {
+        let most = even_rows(rows, L::TILE_ROWS);
+        let mut row = 0;
+        while row < rows {
+            let count = most.min(rows - row);
+            let tile = Tile {
+                input: &input[row * self.inputs..(row + count) * self.inputs],
+                panel,
+                bias: &self.bias[first..first + columns],
+                inputs: self.inputs,
+            };
+            let output = self.output.at((first_row + row, count), (first, columns));
+            tile.write::<L>((count, columns / LANES), output, self.output.stride());
+            row += count;
+        }
+    }
+}
+
+/// Applies the exact GELU to some columns.
+struct GeluColumns<'a> {
+    columns: Range<usize>,
+    output: Output<'a>,
+}
+
+impl Operation for GeluColumns<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let table = math::tail_table();
+        for row in 0..self.output.rows() {
+            for column in self.columns.clone().step_by(LANES) {
+                let at = self.output.at((row, 1), (column, LANES));
+                // SAFETY: sixteen entries of the output, in columns that are this caller's.
+                unsafe { L::store(at, math::gelu::<L>(L::load(at), table)) };
+            }
+        }
+    }
+}
+
 /// A few rows times one panel.
-struct Tile<'a> {
+struct Tile<'a, W> {
     input: &'a [f32],
-    panel: &'a [f32],
+    panel: &'a [W],
     bias: &'a [f32],
     inputs: usize,
 }
 
-impl Tile<'_> {
-    /// Chooses the tile of the given (rows, column vectors).
+impl<W: Stored> Tile<'_, W> {
+    /// Chooses the tile of the given (rows, column vectors). `output` is room for it, rows `stride` apart.
     #[inline(always)]
-    fn write<L: Lanes>(&self, size: (usize, usize), output: &mut [f32], stride: usize) {
+    fn write<L: Lanes>(&self, size: (usize, usize), output: *mut f32, stride: usize) {
         macro_rules! choose {
             ($($rows:literal)*) => {
                 match size {
@@ -191,14 +384,14 @@ impl Tile<'_> {
     }
 
     #[inline(always)]
-    fn sized<L: Lanes, const ROWS: usize, const COLUMNS: usize>(&self, output: &mut [f32], stride: usize) {
+    fn sized<L: Lanes, const ROWS: usize, const COLUMNS: usize>(&self, output: *mut f32, stride: usize) {
         let width = COLUMNS * LANES;
         assert!(self.input.len() == ROWS * self.inputs && self.panel.len() == width * self.inputs);
-        assert!(self.bias.len() == width && output.len() >= (ROWS - 1) * stride + width);
+        assert!(self.bias.len() == width);
         let input = self.input.as_ptr();
         let mut panel = self.panel.as_ptr();
-        // SAFETY: the assertions bound every access: rows of `inputs` numbers, a panel of `width` numbers
-        // for each input, and `width` numbers at each output row.
+        // SAFETY: the assertions bound every read: rows of `inputs` numbers, a panel of `width` numbers for each
+        // input; `Output::at` has bounded `width` numbers at each output row.
         unsafe {
             let mut sums = [[L::splat(0.0); COLUMNS]; ROWS];
             for (column, vector) in self.bias.chunks_exact(LANES).enumerate() {
@@ -209,8 +402,8 @@ impl Tile<'_> {
             for k in 0..self.inputs {
                 let mut weights = [L::splat(0.0); COLUMNS];
                 for (column, weight) in weights.iter_mut().enumerate() {
-                    *weight = L::load(panel.add(column * LANES));
-                    L::prefetch(panel.wrapping_add(PREFETCH * width + column * LANES));
+                    *weight = W::load::<L>(panel.add(column * LANES));
+                    L::prefetch(panel.wrapping_add(PREFETCH * width + column * LANES).cast());
                 }
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let x = L::splat(*input.add(row * self.inputs + k));
@@ -222,7 +415,7 @@ impl Tile<'_> {
             }
             for (row, sums) in sums.into_iter().enumerate() {
                 for (column, sum) in sums.into_iter().enumerate() {
-                    L::store(output.as_mut_ptr().add(row * stride + column * LANES), sum);
+                    L::store(output.add(row * stride + column * LANES), sum);
                 }
             }
         }
@@ -237,20 +430,27 @@ mod tests {
         (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
     }
 
+    fn layer(set: InstructionSet, precision: Precision, weights: &[f32], bias: &[f32]) -> Linear {
+        Linear::new(set, precision, weights, bias.to_vec()).unwrap()
+    }
+
+    fn product(layer: &Linear, team: &Team, input: &[f32], then: Then) -> Vec<f32> {
+        // What was in the output before does not matter.
+        let mut output = vec![f32::NAN; 7];
+        layer.apply(team, input, (&mut output, then), &mut Scratch::default());
+        output
+    }
+
     #[test]
     fn equals_the_formula_for_every_tile_size_and_all_sets_agree() {
-        let mut scratch = Scratch::default();
+        let alone = Team::default();
         for (inputs, outputs) in [(16, 16), (32, 48), (64, 80), (48, 112)] {
             let weights = numbers(inputs * outputs, 1);
             let bias = numbers(outputs, 2);
             for rows in (0..=33).chain([64, 65]) {
                 let input = numbers(rows * inputs, 3);
-                let mut expected = Vec::new();
-                Linear::new(InstructionSet::Scalar, Precision::F32, &weights, bias.clone()).unwrap().apply(
-                    &input,
-                    &mut expected,
-                    &mut scratch,
-                );
+                let scalar = layer(InstructionSet::Scalar, Precision::F32, &weights, &bias);
+                let expected = product(&scalar, &alone, &input, Then::Nothing);
                 for row in 0..rows {
                     for column in 0..outputs {
                         let exact: f64 = (0..inputs)
@@ -263,13 +463,58 @@ mod tests {
                     }
                 }
                 for set in InstructionSet::all() {
-                    let mut output = vec![f32::NAN; 7];
-                    Linear::new(set, Precision::F32, &weights, bias.clone()).unwrap().apply(
-                        &input,
-                        &mut output,
-                        &mut scratch,
-                    );
+                    let output =
+                        product(&layer(set, Precision::F32, &weights, &bias), &alone, &input, Then::Nothing);
                     assert_eq!(output, expected, "{set} {rows} x {inputs} x {outputs}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn weights_that_are_held_in_16_bits_give_the_same_bits() {
+        let (inputs, outputs) = (48, 112);
+        let rounded = |weight: f32| half::f16::from_f32(weight).to_f32();
+        let weights: Vec<f32> = numbers(inputs * outputs, 1).into_iter().map(rounded).collect();
+        let bias = numbers(outputs, 2);
+        for set in InstructionSet::all() {
+            let short = layer(set, Precision::F32, &weights, &bias);
+            assert!(matches!(short.packed, Packed::F16(_)));
+            let packed = Packed::F32(
+                set.run(Pack { weights: &weights, inputs, outputs, store: std::convert::identity }).unwrap(),
+            );
+            let long = Linear { packed, bias: bias.clone(), ..short };
+            let short = layer(set, Precision::F32, &weights, &bias);
+            for rows in (0..=33).chain([64, 129, 300]) {
+                let input = numbers(rows * inputs, 3);
+                let [short, long] =
+                    [&short, &long].map(|layer| product(layer, &Team::default(), &input, Then::Nothing));
+                assert_eq!(short, long, "{set} {rows}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_team_and_a_gelu_within_give_the_same_bits() {
+        let (inputs, outputs) = (48, 400);
+        let weights = numbers(inputs * outputs, 1);
+        let bias = numbers(outputs, 2);
+        let compute = crate::Compute::new(3, None).unwrap();
+        for precision in Precision::all().into_iter().filter(|p| p.is_available()) {
+            let layer = layer(InstructionSet::detect(), precision, &weights, &bias);
+            for rows in [0, 1, 2, 9, 130] {
+                let input = numbers(rows * inputs, 3);
+                let plain = product(&layer, &Team::default(), &input, Then::Nothing);
+                assert_eq!(
+                    product(&layer, &compute.team(), &input, Then::Nothing),
+                    plain,
+                    "{precision} {rows}"
+                );
+                let wide = product(&layer, &Team::default(), &input, Then::Gelu);
+                assert_eq!(product(&layer, &compute.team(), &input, Then::Gelu), wide, "{precision} {rows}");
+                for (x, y) in plain.iter().zip(wide) {
+                    // GELU lies between the function that is x above 0 and the one that is 0 throughout.
+                    assert!((x.max(0.0) - 0.18..=x.max(0.0)).contains(&y), "gelu({x}) = {y}");
                 }
             }
         }
@@ -280,15 +525,13 @@ mod tests {
         let (inputs, outputs) = (384, 112);
         let weights = numbers(inputs * outputs, 1);
         let bias = numbers(outputs, 2);
-        let mut scratch = Scratch::default();
         for precision in [Precision::Bf16, Precision::Int16].into_iter().filter(|p| p.is_available()) {
-            let layer = Linear::new(InstructionSet::detect(), precision, &weights, bias.clone()).unwrap();
+            let layer = layer(InstructionSet::detect(), precision, &weights, &bias);
             let input = numbers(33 * inputs, 3);
-            let (mut all, mut alone) = (Vec::new(), Vec::new());
-            layer.apply(&input, &mut all, &mut scratch);
+            let all = product(&layer, &Team::default(), &input, Then::Nothing);
             for row in 0..33 {
                 let x = &input[row * inputs..(row + 1) * inputs];
-                layer.apply(x, &mut alone, &mut scratch);
+                let alone = product(&layer, &Team::default(), x, Then::Nothing);
                 assert_eq!(alone, all[row * outputs..(row + 1) * outputs], "{precision}");
                 for column in 0..outputs {
                     let exact: f64 = x

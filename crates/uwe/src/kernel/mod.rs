@@ -1,5 +1,5 @@
 //! The few hot loops, each with a reference in its tests: linear layers, attention, layer normalisation,
-//! late interaction, top-k. Beside the two calls that map a file, this module holds the only `unsafe` code.
+//! late interaction, top-k. Beside the two calls that map a file and `team.rs`, this module holds the only `unsafe` code.
 
 mod attention;
 mod buffer;
@@ -16,8 +16,8 @@ pub(crate) use buffer::Buffer;
 pub(crate) use interaction::{Aggregation, PanelView, Pass, QueryTokens, Ranges, States};
 pub use lanes::InstructionSet;
 pub(crate) use lanes::LANES;
-pub(crate) use linear::{Linear, Scratch as LinearScratch};
-pub(crate) use norm::{LayerNorm, gelu, inverse_norm, mean_of_rows, norm};
+pub(crate) use linear::{Linear, Scratch as LinearScratch, Then};
+pub(crate) use norm::{LayerNorm, inverse_norm, mean_of_rows, norm};
 pub(crate) use top_k::TopK;
 
 use std::fmt;

@@ -13,7 +13,8 @@
 use super::Precision;
 use super::buffer::Buffer;
 use super::lanes::LANES;
-use super::linear::Scratch;
+use super::linear::{Output, Scratch};
+use std::ops::Range;
 
 /// Packed 16-bit weights.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(super) struct NarrowWeights {
 }
 
 /// Columns of a panel: three vectors of sixteen sums.
-const PANEL: usize = 3 * LANES;
+pub(super) const PANEL: usize = 3 * LANES;
 /// Rows of a tile: with three vectors each they fill 24 of 32 registers.
 const TILE_ROWS: usize = 8;
 /// How many pairs of inputs ahead a tile asks for weights.
@@ -80,23 +81,52 @@ fn column_scale(column: &[f32]) -> f32 {
     if scale > 0.0 { scale as f32 * 1.000_001 } else { 1.0 }
 }
 
-/// `output = input * weightsᵀ + bias`, narrowing each row of `input` on the way.
+/// Narrows the rows of `input` into `scratch`.
+pub(super) fn narrow_rows(weights: &NarrowWeights, input: &[f32], scratch: &mut Scratch) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        assert!(weights.precision.is_available(), "precision is checked when a model is loaded");
+        scratch.rows.resize(input.len(), 0);
+        scratch.scales.resize(input.len() / weights.inputs, 1.0);
+        // SAFETY: the features were just checked.
+        unsafe {
+            if weights.precision == Precision::Int16 {
+                x86::narrow_int16(input, weights.inputs, scratch);
+            } else {
+                x86::narrow_bf16(input, &mut scratch.rows);
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (weights, input, scratch);
+        unreachable!("16-bit precisions are refused on this processor when a model is loaded");
+    }
+}
+
+/// Some columns, whole panels, of `input * weightsᵀ + bias`, with the rows that `scratch` holds.
 pub(super) fn multiply(
     weights: &NarrowWeights,
-    input: &[f32],
+    scratch: &Scratch,
     bias: &[f32],
-    output: &mut [f32],
-    scratch: &mut Scratch,
+    (columns, output): (Range<usize>, Output<'_>),
 ) {
     #[cfg(target_arch = "x86_64")]
     {
         assert!(weights.precision.is_available(), "precision is checked when a model is loaded");
+        let job = x86::Job { weights, bias, columns, output };
         // SAFETY: the features were just checked.
-        unsafe { x86::multiply(weights, input, bias, output, scratch) }
+        unsafe {
+            if weights.precision == Precision::Int16 {
+                x86::int16_blocks(&job, scratch);
+            } else {
+                x86::bf16_blocks(&job, scratch);
+            }
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        let _ = (weights, input, bias, output, scratch);
+        let _ = (weights, scratch, bias, columns, output);
         unreachable!("16-bit precisions are refused on this processor when a model is loaded");
     }
 }
@@ -157,32 +187,8 @@ mod x86 {
         }
     }
 
-    /// # Safety
-    /// The precision of `weights` must be available.
-    pub(super) unsafe fn multiply(
-        weights: &NarrowWeights,
-        input: &[f32],
-        bias: &[f32],
-        output: &mut [f32],
-        scratch: &mut Scratch,
-    ) {
-        scratch.rows.resize(input.len(), 0);
-        scratch.scales.resize(input.len() / weights.inputs, 1.0);
-        let job = Job { weights, bias };
-        // SAFETY: the caller promises the features of the precision.
-        unsafe {
-            if weights.precision == Precision::Int16 {
-                narrow_int16(input, weights.inputs, scratch);
-                int16_blocks(&job, scratch, output);
-            } else {
-                narrow_bf16(input, &mut scratch.rows);
-                bf16_blocks(&job, scratch, output);
-            }
-        }
-    }
-
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    fn narrow_bf16(input: &[f32], output: &mut [u16]) {
+    pub(super) fn narrow_bf16(input: &[f32], output: &mut [u16]) {
         for (from, to) in input.chunks_exact(LANES).zip(output.chunks_exact_mut(LANES)) {
             // SAFETY: both chunks have sixteen entries.
             unsafe {
@@ -194,7 +200,7 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    fn narrow_int16(input: &[f32], width: usize, scratch: &mut Scratch) {
+    pub(super) fn narrow_int16(input: &[f32], width: usize, scratch: &mut Scratch) {
         let rows = input.chunks_exact(width).zip(scratch.rows.chunks_exact_mut(width));
         for ((from, to), scale) in rows.zip(&mut scratch.scales) {
             // SAFETY: chunks of sixteen within rows whose width is a multiple of sixteen.
@@ -215,44 +221,45 @@ mod x86 {
     }
 
     /// What stays the same over all tiles of a product.
-    struct Job<'a> {
-        weights: &'a NarrowWeights,
-        bias: &'a [f32],
+    pub(super) struct Job<'a> {
+        pub(super) weights: &'a NarrowWeights,
+        pub(super) bias: &'a [f32],
+        pub(super) columns: Range<usize>,
+        pub(super) output: Output<'a>,
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    fn bf16_blocks(job: &Job<'_>, scratch: &Scratch, output: &mut [f32]) {
-        blocks::<Bf16>(job, scratch, output);
+    pub(super) fn bf16_blocks(job: &Job<'_>, scratch: &Scratch) {
+        blocks::<Bf16>(job, scratch);
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    fn int16_blocks(job: &Job<'_>, scratch: &Scratch, output: &mut [f32]) {
-        blocks::<Int16>(job, scratch, output);
+    pub(super) fn int16_blocks(job: &Job<'_>, scratch: &Scratch) {
+        blocks::<Int16>(job, scratch);
     }
 
     #[inline(always)]
-    fn blocks<P: PairProduct>(job: &Job<'_>, scratch: &Scratch, output: &mut [f32]) {
-        let (inputs, outputs) = (job.weights.inputs, job.bias.len());
+    fn blocks<P: PairProduct>(job: &Job<'_>, scratch: &Scratch) {
+        let inputs = job.weights.inputs;
         let panels: &[u16] = bytemuck::cast_slice(job.weights.panels.as_bytes());
-        let blocks = scratch.rows.chunks(ROW_BLOCK * inputs).zip(output.chunks_mut(ROW_BLOCK * outputs));
-        for (block, (input, output)) in blocks.enumerate() {
-            let rows = input.len() / inputs;
+        let blocks = scratch.rows.chunks(ROW_BLOCK * inputs).zip(scratch.scales.chunks(ROW_BLOCK));
+        for (block, (input, scales)) in blocks.enumerate() {
+            let rows = scales.len();
             let most = even_rows(rows, TILE_ROWS);
-            for first in (0..outputs).step_by(PANEL) {
-                let columns = PANEL.min(outputs - first);
+            for first in job.columns.clone().step_by(PANEL) {
+                let columns = PANEL.min(job.columns.end - first);
                 let mut row = 0;
                 while row < rows {
                     let count = most.min(rows - row);
-                    let scales = &scratch.scales[block * ROW_BLOCK + row..][..count];
                     let tile = Tile {
                         input: &input[row * inputs..(row + count) * inputs],
                         panel: &panels[first * inputs..(first + columns) * inputs],
                         bias: &job.bias[first..first + columns],
-                        row_scales: scales,
+                        row_scales: &scales[row..row + count],
                         column_scales: job.weights.column_scales.get(first..first + columns).unwrap_or(&[]),
                     };
-                    let target = &mut output[row * outputs + first..];
-                    tile.write::<P>((count, columns / LANES), target, outputs);
+                    let output = job.output.at((block * ROW_BLOCK + row, count), (first, columns));
+                    tile.write::<P>((count, columns / LANES), output, job.output.stride());
                     row += count;
                 }
             }
@@ -269,7 +276,7 @@ mod x86 {
 
     impl Tile<'_> {
         #[inline(always)]
-        fn write<P: PairProduct>(&self, size: (usize, usize), output: &mut [f32], stride: usize) {
+        fn write<P: PairProduct>(&self, size: (usize, usize), output: *mut f32, stride: usize) {
             macro_rules! choose {
                 ($($rows:literal)*) => {
                     match size {
@@ -286,18 +293,18 @@ mod x86 {
         #[inline(always)]
         fn sized<P: PairProduct, const ROWS: usize, const COLUMNS: usize>(
             &self,
-            output: &mut [f32],
+            output: *mut f32,
             stride: usize,
         ) {
             let inputs = self.input.len() / ROWS;
             let width = COLUMNS * LANES;
             assert!(self.input.len() == ROWS * inputs && self.panel.len() == width * inputs);
-            assert!(self.bias.len() == width && output.len() >= (ROWS - 1) * stride + width);
+            assert!(self.bias.len() == width);
             assert!(self.column_scales.is_empty() || self.column_scales.len() == width);
             assert!(self.row_scales.len() == ROWS && inputs.is_multiple_of(2));
             let input = self.input.as_ptr();
             let mut panel = self.panel.as_ptr();
-            // SAFETY: the assertions bound every access; features are those of the caller.
+            // SAFETY: the assertions bound every read, `Output::at` every write; features are those of the caller.
             unsafe {
                 let mut sums = [[P::zero(); COLUMNS]; ROWS];
                 for k in (0..inputs).step_by(2) {
@@ -327,7 +334,7 @@ mod x86 {
                             let scale = _mm512_mul_ps(scale, _mm512_set1_ps(self.row_scales[row]));
                             _mm512_fmadd_ps(sum, scale, bias)
                         };
-                        _mm512_storeu_ps(output.as_mut_ptr().add(row * stride + column * LANES), value);
+                        _mm512_storeu_ps(output.add(row * stride + column * LANES), value);
                     }
                 }
             }

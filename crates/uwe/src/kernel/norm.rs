@@ -1,7 +1,6 @@
-//! Row-wise operations between the matrix products: residual with layer normalisation, GELU, mean, norm.
+//! Row-wise operations between the matrix products: residual with layer normalisation, mean, norm.
 
 use super::lanes::{InstructionSet, LANES, Lanes, Operation};
-use super::math;
 
 /// Scale, shift and epsilon of a layer normalisation.
 #[derive(Debug, Clone)]
@@ -66,31 +65,6 @@ impl Operation for ApplyLayerNorm<'_> {
                     let y = L::fma(centred, scale, L::load(self.norm.shift.as_ptr().add(column)));
                     L::store(row.as_mut_ptr().add(column), y);
                 }
-            }
-        }
-    }
-}
-
-/// Applies the exact GELU to every entry; the length is a multiple of sixteen.
-pub(crate) fn gelu(set: InstructionSet, values: &mut [f32]) {
-    debug_assert!(values.len().is_multiple_of(LANES));
-    set.run(ApplyGelu { values });
-}
-
-struct ApplyGelu<'a> {
-    values: &'a mut [f32],
-}
-
-impl Operation for ApplyGelu<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let table = math::tail_table();
-        for chunk in self.values.chunks_exact_mut(LANES) {
-            // SAFETY: the chunk has sixteen entries.
-            unsafe {
-                let y = math::gelu::<L>(L::load(chunk.as_ptr()), table);
-                L::store(chunk.as_mut_ptr(), y);
             }
         }
     }

@@ -13,6 +13,7 @@ use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::kernel::{Precision, inverse_norm, mean_of_rows};
 use crate::score::Scoring;
+use crate::team::Team;
 use crate::text::{DEFAULT_MAX_TOKENS, Tokenizer, Tokens};
 use network::{Network, Workspace};
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ pub struct EncoderOptions {
     pub precision: Precision,
     /// Most tokens of a text, special tokens included.
     pub max_tokens: usize,
-    /// Tokens of a batch. One thread works on one batch; a text's states do not depend on it.
+    /// Tokens of a batch. One thread works on one of several batches, all on a single one; a text's states do not depend on it.
     pub batch_tokens: usize,
 }
 
@@ -223,9 +224,11 @@ impl Encoder {
             jobs.push((first..last, states));
             (first, rest) = (last, after);
         }
+        // A batch alone has all threads at each of its products, several have one each.
+        let team = if jobs.len() == 1 { self.compute.team() } else { Team::default() };
         self.compute.map(jobs, |work: &mut Workspace, (texts, states)| {
             let batch: Vec<&[u32]> = tokens[texts.clone()].iter().map(|text| &text.ids[..]).collect();
-            self.network.forward(&self.compute, &batch, states, work);
+            self.network.forward((self.compute.instruction_set(), &team), &batch, states, work);
             match states.iter().position(|value| value.abs() > LARGEST_STATE || value.is_nan()) {
                 None => Ok(()),
                 Some(entry) => {

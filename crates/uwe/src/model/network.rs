@@ -9,8 +9,10 @@ use super::weights::{Table, Tensors};
 use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::kernel::{
-    Attention, AttentionScratch, DistanceBias, LayerNorm, Linear, LinearScratch, Precision, gelu,
+    Attention, AttentionScratch, DistanceBias, InstructionSet, LayerNorm, Linear, LinearScratch, Precision,
+    Then,
 };
+use crate::team::Team;
 
 /// A loaded network.
 #[derive(Debug)]
@@ -221,15 +223,14 @@ impl Network {
 
     /// Token states of a ragged batch, one row a token, into `states`.
     ///
-    /// Ids must be in the vocabulary and no text longer than the position table.
+    /// Ids must be in the vocabulary and no text longer than the position table. The threads of `team` share each product.
     pub(crate) fn forward(
         &self,
-        compute: &Compute,
+        (set, team): (InstructionSet, &Team),
         batch: &[&[u32]],
         states: &mut [f32],
         work: &mut Workspace,
     ) {
-        let set = compute.instruction_set();
         let mut offsets = vec![0];
         for ids in batch {
             let start = offsets[offsets.len() - 1];
@@ -243,13 +244,13 @@ impl Network {
         assert_eq!(states.len(), offsets[offsets.len() - 1] * self.hidden);
         self.embedding_norm.apply(set, states, &[]);
         for layer in &self.layers {
-            layer.project.apply(states, &mut work.projected, &mut work.linear);
+            let linear = &mut work.linear;
+            layer.project.apply(team, states, (&mut work.projected, Then::Nothing), linear);
             layer.attention.apply(set, &work.projected, &offsets, (&mut work.mixed, &mut work.attention));
-            layer.mix.apply(&work.mixed, &mut work.output, &mut work.linear);
+            layer.mix.apply(team, &work.mixed, (&mut work.output, Then::Nothing), linear);
             layer.attention_norm.apply(set, states, &work.output);
-            layer.widen.apply(states, &mut work.wide, &mut work.linear);
-            gelu(set, &mut work.wide);
-            layer.narrow.apply(&work.wide, &mut work.output, &mut work.linear);
+            layer.widen.apply(team, states, (&mut work.wide, Then::Gelu), linear);
+            layer.narrow.apply(team, &work.wide, (&mut work.output, Then::Nothing), linear);
             layer.output_norm.apply(set, states, &work.output);
         }
     }

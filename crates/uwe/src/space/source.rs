@@ -114,7 +114,7 @@ impl Targets {
         match format {
             Format::Csv => delimited(reader, name, b',', columns),
             Format::Tsv => delimited(reader, name, b'\t', columns),
-            Format::JsonLines => json_lines(reader, name, columns),
+            Format::JsonLines => json_lines(reader, name, (columns, MOST_CELLS)),
             Format::Lines => {
                 let mut targets = Self::new(name, &[]);
                 for line in Lines::new(BufReader::new(reader), name) {
@@ -297,8 +297,13 @@ fn delimited(reader: impl Read, file: &str, delimiter: u8, wanted: &Columns) -> 
     Ok(targets)
 }
 
-fn json_lines(reader: impl Read, file: &str, wanted: &Columns) -> Result<Targets> {
+/// Most rows times fields of JSON lines. An absent field takes room too: without a limit, a first line with many fields would make a small file
+/// a large list.
+const MOST_CELLS: usize = 32 << 20;
+
+fn json_lines(reader: impl Read, file: &str, (wanted, most_cells): (&Columns, usize)) -> Result<Targets> {
     let mut state: Option<(Vec<String>, Places, Targets)> = None;
+    let mut cells = 0;
     for (index, line) in Lines::new(BufReader::new(reader), file).enumerate() {
         let (line, number) = (line?, index as u64 + 1);
         if line.trim().is_empty() {
@@ -331,6 +336,11 @@ fn json_lines(reader: impl Read, file: &str, wanted: &Columns) -> Result<Targets
         if !object.get(&names[places.text]).is_some_and(serde_json::Value::is_string) {
             let problem = format!("has no text in field `{}`", names[places.text]);
             return Err(input(file, Some(number), problem, "every object needs the text as a string"));
+        }
+        cells += names.len();
+        if cells > most_cells {
+            let problem = format!("rows times fields are more than {most_cells}");
+            return Err(input(file, Some(number), problem, "leave out fields that are not needed"));
         }
         targets.push(&value(places.text), places.fields(value));
     }
@@ -425,6 +435,15 @@ mod tests {
         let targets = read("a.txt", b"\xef\xbb\xbf weld \r\n\nbake\nweld\n", &Columns::default()).unwrap();
         assert_eq!((targets.len(), targets.folded(), targets.left_out()), (2, 1, 1));
         assert_eq!((targets.text(0), targets.text(1)), ("weld", "bake"));
+    }
+
+    #[test]
+    fn absent_fields_take_room_too() {
+        let lines = concat!(r#"{"text":"a","x":1,"y":2}"#, "\n", r#"{"text":"b"}"#, "\n", r#"{"text":"c"}"#);
+        let read = |most| json_lines(lines.as_bytes(), "a.jsonl", (&Columns::default(), most));
+        assert_eq!(read(9).unwrap().len(), 3);
+        let error = read(8).unwrap_err().to_string();
+        assert!(error.contains("a.jsonl") && error.contains('3') && error.contains("more than 8"), "{error}");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 """Writes the golden fixtures of this folder.
 
     python generate.py [FOLDER_WITH_ENCODERS]
+    python generate.py --model FOLDER
 
 Always: tiny-bert and tiny-mpnet, two encoders with random weights and a vocabulary of their own, with the
 reference's numbers beside them. With a folder that holds all-MiniLM-L6-v2 and all-mpnet-base-v2: their
-numbers, as <name>.safetensors. Made with torch 2.15, transformers 5.23, sentence-transformers 6.2 (CPU, f32).
+numbers, as <name>.safetensors. With --model FOLDER: the numbers of that model alone. Made with torch 2.15, transformers 5.23, sentence-transformers 6.2 (CPU, f32).
 """
 
 import json
@@ -99,13 +100,14 @@ def score_matrices(states, pooled):
         out[f"soft_raw_target_{tau}"] = two_sided(tau, False, 1, True)
         out[f"soft_cos_target_{tau}"] = two_sided(tau, True, 1, True)
         out[f"soft_raw_query_{tau}"] = two_sided(tau, False, 0, True)
+        out[f"soft_raw_both_{tau}"] = (out[f"soft_raw_target_{tau}"] + out[f"soft_raw_query_{tau}"]) / 2
         out[f"soft_raw_target_{tau}_content"] = two_sided(tau, False, 1, False)
         for kind in ("raw", "unit", "cos"):
             out[f"pooled_{kind}_{tau}"] = pooled_target(tau, kind)
     return out
 
 
-def write(name, folder, model):
+def write(file, folder, model):
     ids, states, pooled = states_of(model, folder)
     lengths = [len(x) for x in ids]
     tensors = {
@@ -122,7 +124,7 @@ def write(name, folder, model):
         "max_tokens": str(MAX_TOKENS),
         "made_with": f"torch {torch.__version__}, CPU, f32",
     }
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, HERE / f"{name}.safetensors", metadata)
+    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, file, metadata)
 
 
 def vocabulary(first):
@@ -182,13 +184,21 @@ def tiny(name, kind):
     (folder / "1_Pooling").mkdir(exist_ok=True)
     pooling = {"pooling_mode_mean_tokens": True} if mpnet else {"embedding_dimension": 32, "pooling_mode": "mean"}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    write(name, folder, model)
+    write(HERE / f"{name}.safetensors", folder, model)
+
+
+def encoder(folder):
+    return SentenceTransformer(str(folder), device="cpu")[0].auto_model.eval().float()
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--model"]:
+        folder = Path(sys.argv[2]).resolve()
+        write(HERE / f"{folder.name}.safetensors", folder, encoder(folder))
+        sys.exit()
     tiny("tiny-bert", BertModel)
     tiny("tiny-mpnet", MPNetModel)
     if len(sys.argv) > 1:
         for name in ("all-MiniLM-L6-v2", "all-mpnet-base-v2"):
             folder = Path(sys.argv[1]) / name
-            write(name, folder, SentenceTransformer(str(folder), device="cpu")[0].auto_model.eval())
+            write(HERE / f"{name}.safetensors", folder, encoder(folder))
