@@ -92,7 +92,7 @@ def parts(arguments, count=400):
 
 def cancelled(arguments):
     """Two thousand requests wait; a thousand clients go. What of theirs was computed?"""
-    limits = "requests = 4000\nconnections = 4000\nqueue_texts = 100000\nqueue_ms = 600000\nstanding_ms = 600000\n"
+    limits = "requests = 4000\nconnections = 4000\nqueue_texts = 100000\nqueue_ms = 600000\n"
     limits += "request_ms = 600000\n"
     with Service(arguments, limits) as service:
         sockets = []

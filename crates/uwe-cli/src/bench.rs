@@ -128,7 +128,7 @@ fn run(arguments: &BenchRunArguments) -> Result<()> {
         sample: arguments.sample,
         ..RunOptions::default()
     };
-    arguments.scoring.resolve(Scoring::default()).check()?;
+    arguments.scoring.resolve(Scoring::default())?;
     if arguments.scores.is_some() && !matches!(arguments.system, BenchSystem::Given) {
         bail!("--scores goes with --system given alone");
     }
@@ -140,7 +140,7 @@ fn run(arguments: &BenchRunArguments) -> Result<()> {
     let system: Box<dyn System + '_> = match (arguments.system, &encoder) {
         (BenchSystem::Encoder, Some(encoder)) => Box::new(EncoderSystem {
             encoder,
-            scoring: arguments.scoring.resolve(encoder.scoring()),
+            scoring: arguments.scoring.resolve(encoder.scoring())?,
             queries: arguments.keep_queries.clone(),
             direction: if arguments.reverse { Direction::Reverse } else { Direction::Forward },
             spaces: arguments

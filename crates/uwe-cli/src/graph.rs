@@ -174,7 +174,7 @@ fn report(folder: &Path, before: Option<&Path>, esco: Option<(&Path, &str)>, out
 fn tag(arguments: &TagArguments) -> Result<()> {
     let encoder = arguments.model.open()?;
     let space = Space::open(&arguments.space)?;
-    let ranker = Ranker::new(&encoder, &space, arguments.scoring.resolve(encoder.scoring()))?;
+    let ranker = Ranker::new(&encoder, &space, arguments.scoring.resolve(encoder.scoring())?)?;
     let stop = watch_for_interrupt()?;
     let columns = RowColumns {
         title: arguments.title_column.clone(),

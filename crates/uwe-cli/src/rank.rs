@@ -17,7 +17,7 @@ pub(crate) fn rank(arguments: &RankArguments) -> Result<()> {
         Some(file) => Space::open(file)?,
         None => starter_space(&encoder)?,
     };
-    let ranker = Ranker::new(&encoder, &space, arguments.scoring.resolve(encoder.scoring()))?;
+    let ranker = Ranker::new(&encoder, &space, arguments.scoring.resolve(encoder.scoring())?)?;
     let mut output = Output::open(arguments.format)?;
     let mut cut = 0;
     loop {
@@ -81,7 +81,7 @@ pub(crate) fn score(arguments: &ScoreArguments) -> Result<()> {
         );
     }
     let space = Space::in_memory(&encoder, &targets, BuildOptions { states: StateType::F32 })?;
-    let ranker = Ranker::new(&encoder, &space, arguments.scoring.resolve(encoder.scoring()))?;
+    let ranker = Ranker::new(&encoder, &space, arguments.scoring.resolve(encoder.scoring())?)?;
     let rankings = ranker.rank(&[&arguments.query], 1)?;
     let mut output = Output::open(arguments.format)?;
     for ranking in &rankings {

@@ -139,10 +139,7 @@ pub(crate) fn export(arguments: &ExportArguments) -> Result<()> {
         bail!("--output is the model itself; name another folder");
     }
     let own = folder.scoring.unwrap_or_default();
-    let scoring = arguments.scoring.is_given().then(|| arguments.scoring.resolve(own));
-    if let Some(scoring) = &scoring {
-        scoring.check()?;
-    }
+    let scoring = arguments.scoring.is_given().then(|| arguments.scoring.resolve(own)).transpose()?;
     let mut weights = Vec::with_capacity(others.len());
     for other in others {
         let other_folder = ModelFolder::open(other)?;

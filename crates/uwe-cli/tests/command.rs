@@ -181,6 +181,7 @@ fn command_lines_that_make_no_sense_end_with_2() {
         &["rank", "--scorer", "guess", "bake"][..],
         &["rank", "-s", "s.space", "--temperature", "0", "bake"],
         &["rank", "-s", "s.space", "--temperature", "NaN", "bake"],
+        &["rank", "-s", "s.space", "--scorer", "cosine", "--axis", "both", "bake"],
         &["rank", "-s", "s.space", "--max-tokens", "2", "bake"],
         &["rank", "-s", "s.space", "--max-tokens", "100000", "bake"],
         &["score", "--query", "a", "--target", " "],

@@ -97,8 +97,17 @@ fn a_training_gives_a_model_that_ranks_is_drawn_and_exported() {
     let info = run(folder.path(), &["model", "info", "--json", "--model", "x"]);
     let info: serde_json::Value = serde_json::from_str(&info.out).unwrap();
     assert_eq!((&info["scoring"]["axis"], &info["scoring"]["temperature"]), (&"both".into(), &8.0.into()));
-    let cold = run(folder.path(), &["model", "export", "half", "--temperature", "0", "--output", "y"]);
-    assert!(cold.code == Some(1) && cold.err.contains("temperature"), "{}", cold.err);
+    let cold = run(folder.path(), &["model", "export", "x", "--temperature", "0", "--output", "y"]);
+    assert!(cold.code == Some(2) && cold.err.contains("temperature"), "{}", cold.err);
+    let line = ["model", "export", "half", "--temperature", "8", "--output", "y"];
+    let meaningless = run(folder.path(), &line);
+    assert!(
+        meaningless.code == Some(2)
+            && meaningless.err.contains("--temperature: means nothing to this scorer"),
+        "{}",
+        meaningless.err
+    );
+    assert!(!folder.path().join("y").exists());
 }
 
 #[test]

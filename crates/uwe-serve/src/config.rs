@@ -47,11 +47,9 @@ pub struct Limits {
     pub requests: usize,
     /// Texts that wait to be worked on; a request beyond gets a 429.
     pub queue_texts: usize,
-    /// Longest wait in the queue.
+    /// Longest wait in the queue, as what waits already has taken so far. Beyond it a request gets a 429, and the queue is overloaded: only
+    /// one request for each worker may wait, until nothing waits.
     pub queue_ms: u64,
-    /// For how long the queue must not have been empty to be overloaded. Then a request is let in only while less than two batches wait,
-    /// until nothing waits.
-    pub standing_ms: u64,
     /// Work of one batch, in tokens to encode; ranking counts as so many tokens as take the same time.
     pub batch_tokens: usize,
     /// Bytes of encoded queries that are kept.
@@ -92,8 +90,7 @@ impl Default for Limits {
             connections: 1024,
             requests: 256,
             queue_texts: 1024,
-            queue_ms: 1_000,
-            standing_ms: 100,
+            queue_ms: 500,
             batch_tokens: 128,
             cache_bytes: 64 << 20,
             body_bytes: 2 << 20,

@@ -168,13 +168,12 @@ impl Engine {
         let bounds = Bounds {
             texts: limits.queue_texts,
             longest: Limits::duration(limits.queue_ms),
-            standing: Limits::duration(limits.standing_ms),
             batch: limits.batch_tokens,
             workers: workers.max(1),
         };
         let shared = Arc::new(Shared {
             encoder,
-            queue: Mutex::new(Queue::new(bounds, Instant::now())),
+            queue: Mutex::new(Queue::new(bounds)),
             wake: Condvar::new(),
             cache: Mutex::new(Cache::new(limits.cache_bytes)),
             metrics,
@@ -318,7 +317,7 @@ impl Shared {
     }
 
     fn serve(&self) {
-        while let Some(Taken { batch, late, gone }) = self.next_batch() {
+        while let Some(Taken { batch, late, gone, cost }) = self.next_batch() {
             self.metrics.gone.inc_by(gone as u64);
             for task in late {
                 task.refuse(overloaded("the request has waited for too long"));
@@ -331,7 +330,7 @@ impl Shared {
             if std::panic::catch_unwind(AssertUnwindSafe(|| self.work(batch))).is_err() {
                 tracing::error!("a worker panicked over a batch");
             }
-            lock(&self.queue).learn(start.elapsed());
+            lock(&self.queue).learn(cost, start.elapsed());
         }
     }
 

@@ -1,21 +1,16 @@
 //! Requests that wait for a worker, first come, first served.
 //!
-//! A queue that empties now and then only smooths what comes. One that has stood for a while makes everybody late and nobody faster: from
-//! then on, until a worker finds nothing to do, a request is let in only while less than [`CROWD_BATCHES`] wait, so that who is let in is
-//! answered in a few batches' time, and who is not is told at once, before any work. (That the standing delay, not the length, tells a bad
-//! queue from a good one is CoDel's idea: Nichols and Jacobson, "Controlling Queue Delay", 2012.)
+//! What waits is measured in time: by its work, and by how long a worker has taken for so much. Who would wait for too long is refused
+//! before any work, and from then on, until a worker finds nothing to do, the queue is overloaded: only one request for each worker may
+//! wait. A queue that stood at its limit would make everybody late and serve nobody the faster; so, who is let in is answered in about
+//! twice the time that it takes alone, and who is not is told at once. A crowd of clients that each wait for their answers before they ask
+//! again never gets there, as long as its turn takes less than the limit.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// In how many batches a queue must not have been empty to count as standing.
-const STANDING_BATCHES: u32 = 10;
-
-/// How many batches may wait while it stands: one more than one worker needs to be never without work.
-const CROWD_BATCHES: usize = 2;
-
-/// For how many batches something may have waited while it stands: what came before it stood is refused.
-const LATE_BATCHES: u32 = 4;
+/// For how many batches something may have waited in an overloaded queue: what came before it was overloaded is refused.
+const LATE_BATCHES: u32 = 2;
 
 /// What a queue may hold, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +19,6 @@ pub(crate) struct Bounds {
     pub(crate) texts: usize,
     /// Longest wait.
     pub(crate) longest: Duration,
-    /// For how long it must not have been empty to count as standing.
-    pub(crate) standing: Duration,
     /// Work of a batch, in tokens.
     pub(crate) batch: usize,
     /// Who takes batches.
@@ -54,9 +47,10 @@ pub(crate) struct Queue<T> {
     /// Work that waits, in tokens.
     cost: usize,
     bounds: Bounds,
-    last_empty: Instant,
-    /// Whether it stands: since it has not been empty for long, until a worker finds nothing to do.
-    standing: bool,
+    /// Whether it is overloaded: since somebody would have waited for too long, until a worker finds nothing to do.
+    overloaded: bool,
+    /// Seconds that a token of work takes, in the mean.
+    token: f64,
     /// A batch's time: what the longest ones take, forgotten slowly.
     batch: Duration,
     /// Forgotten since the last batch.
@@ -71,49 +65,53 @@ pub(crate) struct Taken<T> {
     pub(crate) late: Vec<T>,
     /// To forget: nobody waits for them.
     pub(crate) gone: usize,
+    /// Work of the batch, in tokens.
+    pub(crate) cost: usize,
 }
 
 impl<T: Item> Queue<T> {
-    pub(crate) fn new(bounds: Bounds, now: Instant) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        let batch = Duration::from_millis(10);
         Self {
             waiting: VecDeque::new(),
             texts: 0,
             cost: 0,
             bounds,
-            last_empty: now,
-            standing: false,
-            batch: Duration::from_millis(10),
+            overloaded: false,
+            token: batch.as_secs_f64() / bounds.batch as f64,
+            batch,
             gone: 0,
         }
     }
 
-    /// Whether the next request is refused: the queue stands, and enough waits to keep a worker busy.
+    /// Whether the next request is refused, whatever it is.
     pub(crate) fn is_crowded(&mut self) -> bool {
         if self.holds_a_crowd() {
             self.forget_the_gone();
+            self.overloaded |= self.holds_a_crowd();
         }
         self.holds_a_crowd()
     }
 
     fn holds_a_crowd(&self) -> bool {
-        self.standing && self.cost >= CROWD_BATCHES.max(self.bounds.workers + 1) * self.bounds.batch
+        let wait = self.cost as f64 * self.token / self.bounds.workers as f64;
+        match self.overloaded {
+            true => self.waiting.len() >= self.bounds.workers,
+            // One request may always wait, however long the one before it takes.
+            false => !self.waiting.is_empty() && wait > self.bounds.longest.as_secs_f64(),
+        }
     }
 
     /// Puts an item at the end; gives it back when the queue is full.
     pub(crate) fn push(&mut self, item: T, now: Instant) -> Result<(), T> {
-        if self.waiting.is_empty() {
-            self.last_empty = now;
-        }
         let texts = item.texts();
         // One request may always wait: a limit below its texts would refuse it for ever.
-        let full = |queue: &Self| {
-            !queue.waiting.is_empty() && (queue.texts + texts > queue.bounds.texts || queue.holds_a_crowd())
-        };
+        let full = |queue: &Self| !queue.waiting.is_empty() && queue.texts + texts > queue.bounds.texts;
         if full(self) {
             self.forget_the_gone();
-            if full(self) {
-                return Err(item);
-            }
+        }
+        if full(self) || self.is_crowded() {
+            return Err(item);
         }
         self.texts += texts;
         self.cost += item.cost();
@@ -124,20 +122,19 @@ impl<T: Item> Queue<T> {
     /// Items for one batch, at least one where any is left.
     pub(crate) fn take(&mut self, now: Instant) -> Taken<T> {
         self.forget_the_gone();
-        let mut taken = Taken { batch: Vec::new(), late: Vec::new(), gone: std::mem::take(&mut self.gone) };
-        self.standing |=
-            now.duration_since(self.last_empty) > self.bounds.standing.max(self.batch * STANDING_BATCHES);
-        let longest = match self.standing {
-            true => (self.batch * LATE_BATCHES).min(self.bounds.longest),
-            false => self.bounds.longest,
+        let mut taken =
+            Taken { batch: Vec::new(), late: Vec::new(), gone: std::mem::take(&mut self.gone), cost: 0 };
+        let longest = match self.overloaded {
+            true => self.batch * LATE_BATCHES,
+            // Who was let in has been promised an answer; only a guess that was far too low is no promise.
+            false => self.bounds.longest * 2,
         };
-        let mut cost = 0;
         while let Some(next) = self.waiting.front() {
             // To refuse helps those behind; what fits into this batch is simply done.
-            let late = cost + self.cost > self.bounds.batch
+            let late = taken.cost + self.cost > self.bounds.batch
                 && self.waiting.len() > 1
                 && now.duration_since(next.since) > longest;
-            if !late && !taken.batch.is_empty() && cost + next.item.cost() > self.bounds.batch {
+            if !late && !taken.batch.is_empty() && taken.cost + next.item.cost() > self.bounds.batch {
                 break;
             }
             let Some(next) = self.waiting.pop_front() else { break };
@@ -146,24 +143,24 @@ impl<T: Item> Queue<T> {
             if late {
                 taken.late.push(next.item);
             } else {
-                cost += next.item.cost();
+                taken.cost += next.item.cost();
                 taken.batch.push((next.item, now.duration_since(next.since)));
             }
-        }
-        if self.waiting.is_empty() {
-            self.last_empty = now;
         }
         taken
     }
 
-    /// A worker finds nothing to do: the queue does not stand.
+    /// A worker finds nothing to do: the queue is not overloaded.
     pub(crate) fn idle(&mut self) {
-        self.standing = false;
+        self.overloaded = false;
     }
 
-    /// Learns how long a batch took.
-    pub(crate) fn learn(&mut self, batch: Duration) {
-        self.batch = batch.max((self.batch * 15 + batch) / 16);
+    /// Learns how long a batch of so much work took.
+    pub(crate) fn learn(&mut self, cost: usize, took: Duration) {
+        self.batch = took.max((self.batch * 15 + took) / 16);
+        // Sums go by time: what much work takes counts more than what little does.
+        let share = (cost as f64 / self.bounds.batch as f64).min(1.0) / 16.0;
+        self.token += share * (took.as_secs_f64() / cost.max(1) as f64 - self.token);
     }
 
     /// Texts that wait.
@@ -215,9 +212,9 @@ mod tests {
         (batch, taken.late.iter().map(|request| request.name).collect(), taken.gone)
     }
 
-    /// Batches of two requests.
+    /// Batches of two requests, which take 10 ms: 0.4 ms a token.
     fn bounds(texts: usize) -> Bounds {
-        Bounds { texts, longest: ms(1000), standing: ms(100), batch: 25, workers: 1 }
+        Bounds { texts, longest: ms(41), batch: 25, workers: 1 }
     }
 
     fn ms(milliseconds: u64) -> Duration {
@@ -227,28 +224,28 @@ mod tests {
     #[test]
     fn it_is_first_come_first_served() {
         let start = Instant::now();
-        let mut queue = Queue::new(bounds(8), start);
+        let mut queue = Queue::new(bounds(8));
         for name in 0..5 {
             assert!(queue.push(request(name), start).is_ok());
         }
         assert_eq!(names(&queue.take(start + ms(5))), (vec![0, 1], vec![], 0));
         assert_eq!(names(&queue.take(start + ms(10))), (vec![2, 3], vec![], 0));
         assert_eq!(queue.texts(), 1);
-        // Nothing is refused before the longest wait.
-        assert_eq!(names(&queue.take(start + ms(90))), (vec![4], vec![], 0));
+        assert_eq!(names(&queue.take(start + ms(70))), (vec![4], vec![], 0));
         assert!(queue.is_empty());
         assert!(queue.push(request(5), start + ms(200)).is_ok());
         assert_eq!(names(&queue.take(start + ms(1300))), (vec![5], vec![], 0), "nobody else waits");
-        for name in 6..10 {
-            assert!(queue.push(request(name), start + ms(1300 + 500 * (name as u64 / 8))).is_ok());
+        // A wait that was guessed far too low ends, for those behind.
+        for (name, at) in [(6, 1300), (7, 1300), (8, 1390), (9, 1390)] {
+            assert!(queue.push(request(name), start + ms(at)).is_ok());
         }
-        assert_eq!(names(&queue.take(start + ms(2500))), (vec![8, 9], vec![6, 7], 0));
+        assert_eq!(names(&queue.take(start + ms(1400))), (vec![8, 9], vec![6, 7], 0));
     }
 
     #[test]
     fn full_queues_refuse_and_forget_who_has_gone() {
         let start = Instant::now();
-        let mut queue = Queue::new(bounds(2), start);
+        let mut queue = Queue::new(bounds(2));
         assert!(queue.push(request(0), start).is_ok());
         assert!(queue.push(Request { name: 1, gone: true }, start).is_ok());
         assert!(queue.push(request(2), start).is_ok(), "the one that has gone makes room");
@@ -257,35 +254,45 @@ mod tests {
     }
 
     #[test]
-    fn standing_queues_let_in_only_who_is_answered_soon() {
+    fn overloaded_queues_let_in_only_who_is_answered_soon() {
         let start = Instant::now();
-        let mut queue = Queue::new(bounds(100), start);
-        for name in 0..10 {
-            assert!(queue.push(request(name), start + ms(20 * name as u64)).is_ok());
+        let mut queue = Queue::new(bounds(100));
+        // Ten requests take 40 ms, and the eleventh is let in; the next one would wait for more than 41.
+        for name in 0..11 {
+            assert!(!queue.is_crowded());
+            assert!(queue.push(request(name), start).is_ok());
         }
-        assert!(!queue.is_crowded(), "it is not known yet whether this will pass");
-        // Never empty for 180 ms; a batch takes 10 ms: what has waited for over 40 ms is refused.
-        assert_eq!(names(&queue.take(start + ms(180))), (vec![7, 8], (0..7).collect::<Vec<_>>(), 0));
-        // Two batches of 25 tokens may wait.
-        for name in 10..14 {
-            assert!(queue.push(request(name), start + ms(181)).is_ok());
-        }
+        assert_eq!(queue.push(request(11), start), Err(request(11)));
+        // From here on it is overloaded: those that have waited for more than two batches' time are refused at the next one's turn.
+        assert_eq!(names(&queue.take(start + ms(15))), (vec![0, 1], vec![], 0));
+        assert_eq!(names(&queue.take(start + ms(25))), (vec![9, 10], (2..9).collect::<Vec<_>>(), 0));
+        // One may wait while one is worked on.
+        assert!(queue.push(request(12), start + ms(26)).is_ok());
         assert!(queue.is_crowded());
-        assert_eq!(queue.push(request(14), start + ms(181)), Err(request(14)));
-        assert_eq!(names(&queue.take(start + ms(190))), (vec![9, 10], vec![], 0));
-        assert!(queue.push(request(15), start + ms(191)).is_ok());
-        // It stands until a worker finds nothing to do, even if a batch takes all that waits.
-        while !queue.is_empty() {
-            queue.take(start + ms(200));
-        }
-        for name in 20..25 {
-            assert!(queue.push(request(name), start + ms(201)).is_ok());
-        }
+        assert_eq!(queue.push(request(13), start + ms(27)), Err(request(13)));
+        assert_eq!(names(&queue.take(start + ms(35))), (vec![12], vec![], 0));
+        // It is overloaded until a worker finds nothing to do.
+        assert!(queue.push(request(14), start + ms(36)).is_ok());
         assert!(queue.is_crowded());
         queue.idle();
-        assert!(queue.push(request(25), start + ms(202)).is_ok());
-        // Longer batches allow longer waits.
-        queue.learn(ms(100));
-        assert_eq!(names(&queue.take(start + ms(600))), (vec![20, 21], vec![], 0));
+        assert!(queue.push(request(15), start + ms(37)).is_ok());
+    }
+
+    #[test]
+    fn how_long_work_takes_is_learnt() {
+        let mut queue = Queue::new(bounds(100));
+        let start = Instant::now();
+        // Twenty times as long as was guessed.
+        (0..100).for_each(|_| queue.learn(25, ms(200)));
+        for name in 0..6 {
+            assert!(queue.push(request(name), start).is_ok(), "{name}");
+        }
+        assert!(queue.is_crowded());
+        // What has gone makes room.
+        let mut queue = Queue::new(bounds(100));
+        for name in 0..11 {
+            assert!(queue.push(Request { name, gone: name > 3 }, start).is_ok());
+        }
+        assert!(!queue.is_crowded() && queue.push(request(11), start).is_ok());
     }
 }

@@ -196,7 +196,6 @@ fn what_nobody_waits_for_is_not_computed() {
         |config| {
             config.limits.queue_texts = 100_000;
             config.limits.queue_ms = 60_000;
-            config.limits.standing_ms = 60_000;
             config.limits.request_ms = 120_000;
             config.limits.evidence_hits = 500;
         },

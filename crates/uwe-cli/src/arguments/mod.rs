@@ -10,6 +10,7 @@ pub(crate) use research::*;
 #[cfg(feature = "serve")]
 pub(crate) use serve::*;
 
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use uwe::{Axis, Logits, Precision, Reduction, Scorer, Scoring};
@@ -376,9 +377,28 @@ impl ScoringArguments {
     }
 
     /// The scorer that the arguments name; what they leave open is the model's own.
-    pub(crate) fn resolve(&self, own: Scoring) -> Scoring {
+    ///
+    /// # Errors
+    /// An option that the scorer does not have, or a value that makes no sense.
+    pub(crate) fn resolve(&self, own: Scoring) -> Result<Scoring> {
         let named = self.scorer.and_then(|name| Scoring::named(name.name(), own));
         let mut scorer = named.unwrap_or(own).scorer;
+        let given = [
+            ("--temperature", self.temperature.is_some()),
+            ("--logits", self.logits.is_some()),
+            ("--axis", self.axis.is_some()),
+            ("--sum", self.sum),
+        ];
+        let has: &[&str] = match scorer {
+            Scorer::SoftLateInteraction { .. } => &["--temperature", "--logits", "--axis", "--sum"],
+            Scorer::SoftPooled { .. } => &["--temperature", "--logits"],
+            Scorer::MaxSim { .. } => &["--sum"],
+            Scorer::Cosine => &[],
+        };
+        if let Some((option, _)) = given.into_iter().find(|(option, given)| *given && !has.contains(option)) {
+            let problem = "means nothing to this scorer; name one that has it, such as --scorer soft".into();
+            return Err(uwe::Error::Argument { name: option, problem }.into());
+        }
         let given_logits = self.logits.map(|logits| match logits {
             LogitsArgument::Raw => Logits::Raw,
             LogitsArgument::UnitTarget => Logits::UnitTarget,
@@ -403,7 +423,9 @@ impl ScoringArguments {
             Scorer::MaxSim { reduction } => *reduction = if self.sum { Reduction::Sum } else { *reduction },
             Scorer::Cosine => {}
         }
-        Scoring { scorer, special_tokens: own.special_tokens && !self.no_special_tokens }
+        let scoring = Scoring { scorer, special_tokens: own.special_tokens && !self.no_special_tokens };
+        scoring.check()?;
+        Ok(scoring)
     }
 }
 
