@@ -47,8 +47,8 @@ pub struct Limits {
     pub requests: usize,
     /// Texts that wait to be worked on; a request beyond gets a 429.
     pub queue_texts: usize,
-    /// Longest wait in the queue, as what waits already has taken so far. Beyond it a request gets a 429, and the queue is overloaded: only
-    /// one request for each worker may wait, until nothing waits.
+    /// Longest wait in the queue, by the time that such work has taken so far. Who would wait for longer gets a 429, and the queue is
+    /// overloaded: hardly more is let in than is worked on, until there are pauses.
     pub queue_ms: u64,
     /// Work of one batch, in tokens to encode; ranking counts as so many tokens as take the same time.
     pub batch_tokens: usize,
@@ -90,7 +90,7 @@ impl Default for Limits {
             connections: 1024,
             requests: 256,
             queue_texts: 1024,
-            queue_ms: 500,
+            queue_ms: 250,
             batch_tokens: 128,
             cache_bytes: 64 << 20,
             body_bytes: 2 << 20,

@@ -173,7 +173,7 @@ impl Engine {
         };
         let shared = Arc::new(Shared {
             encoder,
-            queue: Mutex::new(Queue::new(bounds)),
+            queue: Mutex::new(Queue::new(bounds, Instant::now())),
             wake: Condvar::new(),
             cache: Mutex::new(Cache::new(limits.cache_bytes)),
             metrics,
@@ -279,7 +279,7 @@ impl Drop for Engine {
 impl Shared {
     /// Refuses while too much waits, before any work.
     fn let_in(&self) -> Result<(), ApiError> {
-        match lock(&self.queue).is_crowded() {
+        match lock(&self.queue).is_crowded(Instant::now()) {
             true => Err(overloaded("too much waits already")),
             false => Ok(()),
         }
@@ -338,7 +338,7 @@ impl Shared {
     fn next_batch(&self) -> Option<Taken<Box<dyn Task>>> {
         let mut queue = lock(&self.queue);
         while queue.is_empty() {
-            queue.idle();
+            queue.idle(Instant::now());
             if self.stop.load(Ordering::Acquire) {
                 return None;
             }

@@ -1,16 +1,17 @@
 //! Requests that wait for a worker, first come, first served.
 //!
 //! What waits is measured in time: by its work, and by how long a worker has taken for so much. Who would wait for too long is refused
-//! before any work, and from then on, until a worker finds nothing to do, the queue is overloaded: only one request for each worker may
-//! wait. A queue that stood at its limit would make everybody late and serve nobody the faster; so, who is let in is answered in about
-//! twice the time that it takes alone, and who is not is told at once. A crowd of clients that each wait for their answers before they ask
-//! again never gets there, as long as its turn takes less than the limit.
+//! before any work, and from then on the queue is overloaded, until workers find nothing to do for an eighth of the time: one request for
+//! each worker may wait, once three quarters of what is worked on are done. A queue that stood at its limit would make everybody late and serve nobody
+//! the faster; so, who is let in is answered in little more than the time that it takes alone, and who is not is told at once. A crowd of
+//! clients that each wait for their answers before they ask again never gets there, as long as its turn takes less than the limit.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// For how many batches something may have waited in an overloaded queue: what came before it was overloaded is refused.
-const LATE_BATCHES: u32 = 2;
+/// An overload has ended when workers found nothing to do for this part of the time. In a queue with one place that is so when not much
+/// more is asked than can be done one by one, which is less than can be done in batches: a moment without work is no end.
+const IDLE_PART: u32 = 8;
 
 /// What a queue may hold, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,13 @@ struct Waiting<T> {
     since: Instant,
 }
 
+/// What has been seen of an overload lately.
+struct Overload {
+    since: Instant,
+    /// For how long a worker has found nothing to do.
+    idle: Duration,
+}
+
 /// A queue with a limit.
 pub(crate) struct Queue<T> {
     waiting: VecDeque<Waiting<T>>,
@@ -47,8 +55,12 @@ pub(crate) struct Queue<T> {
     /// Work that waits, in tokens.
     cost: usize,
     bounds: Bounds,
-    /// Whether it is overloaded: since somebody would have waited for too long, until a worker finds nothing to do.
-    overloaded: bool,
+    /// Since somebody would have waited for too long.
+    overload: Option<Overload>,
+    /// Since when a worker finds nothing to do.
+    idle: Option<Instant>,
+    /// When three quarters of what is worked on are done, as far as can be told.
+    nearly_done: Instant,
     /// Seconds that a token of work takes, in the mean.
     token: f64,
     /// A batch's time: what the longest ones take, forgotten slowly.
@@ -70,14 +82,16 @@ pub(crate) struct Taken<T> {
 }
 
 impl<T: Item> Queue<T> {
-    pub(crate) fn new(bounds: Bounds) -> Self {
+    pub(crate) fn new(bounds: Bounds, now: Instant) -> Self {
         let batch = Duration::from_millis(10);
         Self {
             waiting: VecDeque::new(),
             texts: 0,
             cost: 0,
             bounds,
-            overloaded: false,
+            overload: None,
+            idle: None,
+            nearly_done: now,
             token: batch.as_secs_f64() / bounds.batch as f64,
             batch,
             gone: 0,
@@ -85,20 +99,25 @@ impl<T: Item> Queue<T> {
     }
 
     /// Whether the next request is refused, whatever it is.
-    pub(crate) fn is_crowded(&mut self) -> bool {
-        if self.holds_a_crowd() {
+    pub(crate) fn is_crowded(&mut self, now: Instant) -> bool {
+        if self.holds_a_crowd(now) {
             self.forget_the_gone();
-            self.overloaded |= self.holds_a_crowd();
         }
-        self.holds_a_crowd()
+        let crowded = self.holds_a_crowd(now);
+        if crowded && self.overload.is_none() {
+            self.overload = Some(Overload { since: now, idle: Duration::ZERO });
+        }
+        crowded
     }
 
-    fn holds_a_crowd(&self) -> bool {
+    fn holds_a_crowd(&self, now: Instant) -> bool {
         let wait = self.cost as f64 * self.token / self.bounds.workers as f64;
-        match self.overloaded {
-            true => self.waiting.len() >= self.bounds.workers,
+        match self.overload {
+            Some(_) => {
+                self.waiting.len() >= self.bounds.workers || (self.idle.is_none() && now < self.nearly_done)
+            }
             // One request may always wait, however long the one before it takes.
-            false => !self.waiting.is_empty() && wait > self.bounds.longest.as_secs_f64(),
+            None => !self.waiting.is_empty() && wait > self.bounds.longest.as_secs_f64(),
         }
     }
 
@@ -110,7 +129,7 @@ impl<T: Item> Queue<T> {
         if full(self) {
             self.forget_the_gone();
         }
-        if full(self) || self.is_crowded() {
+        if full(self) || self.is_crowded(now) {
             return Err(item);
         }
         self.texts += texts;
@@ -122,12 +141,14 @@ impl<T: Item> Queue<T> {
     /// Items for one batch, at least one where any is left.
     pub(crate) fn take(&mut self, now: Instant) -> Taken<T> {
         self.forget_the_gone();
+        self.end_overload(now);
         let mut taken =
             Taken { batch: Vec::new(), late: Vec::new(), gone: std::mem::take(&mut self.gone), cost: 0 };
-        let longest = match self.overloaded {
-            true => self.batch * LATE_BATCHES,
+        let longest = match self.overload {
+            // What came before it was overloaded is refused as well, but for a batch.
+            Some(_) => self.batch,
             // Who was let in has been promised an answer; only a guess that was far too low is no promise.
-            false => self.bounds.longest * 2,
+            None => self.bounds.longest * 2,
         };
         while let Some(next) = self.waiting.front() {
             // To refuse helps those behind; what fits into this batch is simply done.
@@ -147,12 +168,25 @@ impl<T: Item> Queue<T> {
                 taken.batch.push((next.item, now.duration_since(next.since)));
             }
         }
+        self.nearly_done = now + Duration::from_secs_f64(taken.cost as f64 * self.token * 0.75);
         taken
     }
 
-    /// A worker finds nothing to do: the queue is not overloaded.
-    pub(crate) fn idle(&mut self) {
-        self.overloaded = false;
+    /// A worker finds nothing to do.
+    pub(crate) fn idle(&mut self, now: Instant) {
+        self.idle.get_or_insert(now);
+    }
+
+    /// Ends an overload in which workers have found nothing to do for long enough.
+    fn end_overload(&mut self, now: Instant) {
+        let idle = self.idle.take().map_or(Duration::ZERO, |idle| now.duration_since(idle));
+        let Some(overload) = &mut self.overload else { return };
+        overload.idle += idle;
+        let seen = now.duration_since(overload.since);
+        if seen >= self.bounds.longest {
+            let ended = overload.idle * IDLE_PART >= seen;
+            self.overload = (!ended).then_some(Overload { since: now, idle: Duration::ZERO });
+        }
     }
 
     /// Learns how long a batch of so much work took.
@@ -224,7 +258,7 @@ mod tests {
     #[test]
     fn it_is_first_come_first_served() {
         let start = Instant::now();
-        let mut queue = Queue::new(bounds(8));
+        let mut queue = Queue::new(bounds(8), start);
         for name in 0..5 {
             assert!(queue.push(request(name), start).is_ok());
         }
@@ -245,7 +279,7 @@ mod tests {
     #[test]
     fn full_queues_refuse_and_forget_who_has_gone() {
         let start = Instant::now();
-        let mut queue = Queue::new(bounds(2));
+        let mut queue = Queue::new(bounds(2), start);
         assert!(queue.push(request(0), start).is_ok());
         assert!(queue.push(Request { name: 1, gone: true }, start).is_ok());
         assert!(queue.push(request(2), start).is_ok(), "the one that has gone makes room");
@@ -256,43 +290,50 @@ mod tests {
     #[test]
     fn overloaded_queues_let_in_only_who_is_answered_soon() {
         let start = Instant::now();
-        let mut queue = Queue::new(bounds(100));
+        let mut queue = Queue::new(bounds(100), start);
         // Ten requests take 40 ms, and the eleventh is let in; the next one would wait for more than 41.
         for name in 0..11 {
-            assert!(!queue.is_crowded());
+            assert!(!queue.is_crowded(start));
             assert!(queue.push(request(name), start).is_ok());
         }
         assert_eq!(queue.push(request(11), start), Err(request(11)));
-        // From here on it is overloaded: those that have waited for more than two batches' time are refused at the next one's turn.
-        assert_eq!(names(&queue.take(start + ms(15))), (vec![0, 1], vec![], 0));
+        // From here on it is overloaded: those that have waited for longer than a batch takes are refused.
+        assert_eq!(names(&queue.take(start + ms(9))), (vec![0, 1], vec![], 0));
         assert_eq!(names(&queue.take(start + ms(25))), (vec![9, 10], (2..9).collect::<Vec<_>>(), 0));
-        // One may wait while one is worked on.
-        assert!(queue.push(request(12), start + ms(26)).is_ok());
-        assert!(queue.is_crowded());
-        assert_eq!(queue.push(request(13), start + ms(27)), Err(request(13)));
-        assert_eq!(names(&queue.take(start + ms(35))), (vec![12], vec![], 0));
-        // It is overloaded until a worker finds nothing to do.
-        assert!(queue.push(request(14), start + ms(36)).is_ok());
-        assert!(queue.is_crowded());
-        queue.idle();
-        assert!(queue.push(request(15), start + ms(37)).is_ok());
+        // Two requests take 8 ms; in the last quarter one may wait.
+        assert_eq!(queue.push(request(12), start + ms(30)), Err(request(12)));
+        assert!(queue.push(request(12), start + ms(32)).is_ok());
+        assert_eq!(queue.push(request(13), start + ms(32)), Err(request(13)));
+        assert_eq!(names(&queue.take(start + ms(33))), (vec![12], vec![], 0));
+        // A moment without work is no end of it.
+        queue.idle(start + ms(37));
+        assert!(queue.push(request(14), start + ms(38)).is_ok());
+        assert_eq!(queue.push(request(15), start + ms(38)), Err(request(15)));
+        assert_eq!(names(&queue.take(start + ms(39))), (vec![14], vec![], 0));
+        assert!(queue.push(request(15), start + ms(53)).is_ok() && queue.is_crowded(start + ms(53)));
+        assert_eq!(names(&queue.take(start + ms(54))), (vec![15], vec![], 0));
+        // An eighth of the time is.
+        queue.idle(start + ms(60));
+        assert!(queue.push(request(16), start + ms(100)).is_ok());
+        assert_eq!(names(&queue.take(start + ms(100))), (vec![16], vec![], 0));
+        assert!(queue.push(request(17), start + ms(100)).is_ok() && !queue.is_crowded(start + ms(100)));
     }
 
     #[test]
     fn how_long_work_takes_is_learnt() {
-        let mut queue = Queue::new(bounds(100));
         let start = Instant::now();
+        let mut queue = Queue::new(bounds(100), start);
         // Twenty times as long as was guessed.
         (0..100).for_each(|_| queue.learn(25, ms(200)));
         for name in 0..6 {
             assert!(queue.push(request(name), start).is_ok(), "{name}");
         }
-        assert!(queue.is_crowded());
+        assert!(queue.is_crowded(start));
         // What has gone makes room.
-        let mut queue = Queue::new(bounds(100));
+        let mut queue = Queue::new(bounds(100), start);
         for name in 0..11 {
             assert!(queue.push(Request { name, gone: name > 3 }, start).is_ok());
         }
-        assert!(!queue.is_crowded() && queue.push(request(11), start).is_ok());
+        assert!(!queue.is_crowded(start) && queue.push(request(11), start).is_ok());
     }
 }
