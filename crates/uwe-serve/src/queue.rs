@@ -323,9 +323,9 @@ mod tests {
     fn how_long_work_takes_is_learnt() {
         let start = Instant::now();
         let mut queue = Queue::new(bounds(100), start);
-        // Twenty times as long as was guessed.
-        (0..100).for_each(|_| queue.learn(25, ms(200)));
-        for name in 0..6 {
+        // Four times as long as was guessed.
+        (0..100).for_each(|_| queue.learn(25, ms(40)));
+        for name in 0..3 {
             assert!(queue.push(request(name), start).is_ok(), "{name}");
         }
         assert!(queue.is_crowded(start));
