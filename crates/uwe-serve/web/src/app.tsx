@@ -175,7 +175,7 @@ function App() {
   const [whole, setWhole] = useState(false);
   const [scorer, setScorer] = useState("");
   const [other, setOther] = useState<string | null>(null);
-  const [threshold, setThreshold] = useState(0.4);
+  const [threshold, setThreshold] = useState(0.5);
   const field = useRef<HTMLTextAreaElement>(null);
 
   const load = () =>
