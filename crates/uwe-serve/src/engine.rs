@@ -338,7 +338,7 @@ impl Shared {
     fn next_batch(&self) -> Option<Taken<Box<dyn Task>>> {
         let mut queue = lock(&self.queue);
         while queue.is_empty() {
-            queue.idle(Instant::now());
+            queue.idle();
             if self.stop.load(Ordering::Acquire) {
                 return None;
             }

@@ -1,17 +1,13 @@
 //! Requests that wait for a worker, first come, first served.
 //!
 //! What waits is measured in time: by its work, and by how long a worker has taken for so much. Who would wait for too long is refused
-//! before any work, and from then on the queue is overloaded, until workers find nothing to do for an eighth of the time: one request for
-//! each worker may wait, once three quarters of what is worked on are done. A queue that stood at its limit would make everybody late and serve nobody
+//! before any work, and from then on the queue is overloaded, until for as long no more are refused than let in: one request for each worker
+//! may wait, once three quarters of what is worked on are done. A queue that stood at its limit would make everybody late and serve nobody
 //! the faster; so, who is let in is answered in little more than the time that it takes alone, and who is not is told at once. A crowd of
 //! clients that each wait for their answers before they ask again never gets there, as long as its turn takes less than the limit.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-
-/// An overload has ended when workers found nothing to do for this part of the time. In a queue with one place that is so when not much
-/// more is asked than can be done one by one, which is less than can be done in batches: a moment without work is no end.
-const IDLE_PART: u32 = 8;
 
 /// What a queue may hold, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +37,19 @@ struct Waiting<T> {
     since: Instant,
 }
 
-/// What has been seen of an overload lately.
+/// What has been seen of an overload lately. That workers find nothing to do for a moment is no end of it: where clients and service share
+/// processors, the clients' own pauses look like that.
+#[derive(Clone, Copy)]
 struct Overload {
     since: Instant,
-    /// For how long a worker has found nothing to do.
-    idle: Duration,
+    let_in: usize,
+    refused: usize,
+}
+
+impl Overload {
+    fn new(now: Instant) -> Self {
+        Self { since: now, let_in: 0, refused: 0 }
+    }
 }
 
 /// A queue with a limit.
@@ -57,8 +61,8 @@ pub(crate) struct Queue<T> {
     bounds: Bounds,
     /// Since somebody would have waited for too long.
     overload: Option<Overload>,
-    /// Since when a worker finds nothing to do.
-    idle: Option<Instant>,
+    /// Whether a worker finds nothing to do.
+    idle: bool,
     /// When three quarters of what is worked on are done, as far as can be told.
     nearly_done: Instant,
     /// Seconds that a token of work takes, in the mean.
@@ -90,7 +94,7 @@ impl<T: Item> Queue<T> {
             cost: 0,
             bounds,
             overload: None,
-            idle: None,
+            idle: false,
             nearly_done: now,
             token: batch.as_secs_f64() / bounds.batch as f64,
             batch,
@@ -104,8 +108,8 @@ impl<T: Item> Queue<T> {
             self.forget_the_gone();
         }
         let crowded = self.holds_a_crowd(now);
-        if crowded && self.overload.is_none() {
-            self.overload = Some(Overload { since: now, idle: Duration::ZERO });
+        if crowded {
+            self.overload.get_or_insert(Overload::new(now)).refused += 1;
         }
         crowded
     }
@@ -113,9 +117,7 @@ impl<T: Item> Queue<T> {
     fn holds_a_crowd(&self, now: Instant) -> bool {
         let wait = self.cost as f64 * self.token / self.bounds.workers as f64;
         match self.overload {
-            Some(_) => {
-                self.waiting.len() >= self.bounds.workers || (self.idle.is_none() && now < self.nearly_done)
-            }
+            Some(_) => self.waiting.len() >= self.bounds.workers || (!self.idle && now < self.nearly_done),
             // One request may always wait, however long the one before it takes.
             None => !self.waiting.is_empty() && wait > self.bounds.longest.as_secs_f64(),
         }
@@ -132,6 +134,9 @@ impl<T: Item> Queue<T> {
         if full(self) || self.is_crowded(now) {
             return Err(item);
         }
+        if let Some(overload) = &mut self.overload {
+            overload.let_in += 1;
+        }
         self.texts += texts;
         self.cost += item.cost();
         self.waiting.push_back(Waiting { item, since: now });
@@ -141,7 +146,12 @@ impl<T: Item> Queue<T> {
     /// Items for one batch, at least one where any is left.
     pub(crate) fn take(&mut self, now: Instant) -> Taken<T> {
         self.forget_the_gone();
-        self.end_overload(now);
+        self.idle = false;
+        if let Some(overload) = self.overload
+            && now.duration_since(overload.since) >= self.bounds.longest
+        {
+            self.overload = (overload.refused > overload.let_in).then(|| Overload::new(now));
+        }
         let mut taken =
             Taken { batch: Vec::new(), late: Vec::new(), gone: std::mem::take(&mut self.gone), cost: 0 };
         let longest = match self.overload {
@@ -173,20 +183,8 @@ impl<T: Item> Queue<T> {
     }
 
     /// A worker finds nothing to do.
-    pub(crate) fn idle(&mut self, now: Instant) {
-        self.idle.get_or_insert(now);
-    }
-
-    /// Ends an overload in which workers have found nothing to do for long enough.
-    fn end_overload(&mut self, now: Instant) {
-        let idle = self.idle.take().map_or(Duration::ZERO, |idle| now.duration_since(idle));
-        let Some(overload) = &mut self.overload else { return };
-        overload.idle += idle;
-        let seen = now.duration_since(overload.since);
-        if seen >= self.bounds.longest {
-            let ended = overload.idle * IDLE_PART >= seen;
-            self.overload = (!ended).then_some(Overload { since: now, idle: Duration::ZERO });
-        }
+    pub(crate) fn idle(&mut self) {
+        self.idle = true;
     }
 
     /// Learns how long a batch of so much work took.
@@ -305,18 +303,18 @@ mod tests {
         assert!(queue.push(request(12), start + ms(32)).is_ok());
         assert_eq!(queue.push(request(13), start + ms(32)), Err(request(13)));
         assert_eq!(names(&queue.take(start + ms(33))), (vec![12], vec![], 0));
-        // A moment without work is no end of it.
-        queue.idle(start + ms(37));
+        // A moment without work is no end of it: more were refused than let in.
+        queue.idle();
         assert!(queue.push(request(14), start + ms(38)).is_ok());
         assert_eq!(queue.push(request(15), start + ms(38)), Err(request(15)));
-        assert_eq!(names(&queue.take(start + ms(39))), (vec![14], vec![], 0));
-        assert!(queue.push(request(15), start + ms(53)).is_ok() && queue.is_crowded(start + ms(53)));
-        assert_eq!(names(&queue.take(start + ms(54))), (vec![15], vec![], 0));
-        // An eighth of the time is.
-        queue.idle(start + ms(60));
-        assert!(queue.push(request(16), start + ms(100)).is_ok());
-        assert_eq!(names(&queue.take(start + ms(100))), (vec![16], vec![], 0));
-        assert!(queue.push(request(17), start + ms(100)).is_ok() && !queue.is_crowded(start + ms(100)));
+        assert_eq!(names(&queue.take(start + ms(45))), (vec![14], vec![], 0));
+        assert!(queue.push(request(15), start + ms(50)).is_ok() && queue.is_crowded(start + ms(50)));
+        assert_eq!(names(&queue.take(start + ms(51))), (vec![15], vec![], 0));
+        // Two are let in and one is refused: that is.
+        queue.idle();
+        assert!(queue.push(request(16), start + ms(90)).is_ok());
+        assert_eq!(names(&queue.take(start + ms(90))), (vec![16], vec![], 0));
+        assert!(queue.push(request(17), start + ms(90)).is_ok() && !queue.is_crowded(start + ms(90)));
     }
 
     #[test]
