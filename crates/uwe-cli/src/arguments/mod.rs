@@ -383,45 +383,42 @@ impl ScoringArguments {
     pub(crate) fn resolve(&self, own: Scoring) -> Result<Scoring> {
         let named = self.scorer.and_then(|name| Scoring::named(name.name(), own));
         let mut scorer = named.unwrap_or(own).scorer;
-        let given = [
-            ("--temperature", self.temperature.is_some()),
-            ("--logits", self.logits.is_some()),
-            ("--axis", self.axis.is_some()),
-            ("--sum", self.sum),
-        ];
-        let has: &[&str] = match scorer {
-            Scorer::SoftLateInteraction { .. } => &["--temperature", "--logits", "--axis", "--sum"],
-            Scorer::SoftPooled { .. } => &["--temperature", "--logits"],
-            Scorer::MaxSim { .. } => &["--sum"],
-            Scorer::Cosine => &[],
-        };
-        if let Some((option, _)) = given.into_iter().find(|(option, given)| *given && !has.contains(option)) {
-            let problem = "means nothing to this scorer; name one that has it, such as --scorer soft".into();
-            return Err(uwe::Error::Argument { name: option, problem }.into());
-        }
-        let given_logits = self.logits.map(|logits| match logits {
+        let mut given_temperature = self.temperature;
+        let mut given_logits = self.logits.map(|logits| match logits {
             LogitsArgument::Raw => Logits::Raw,
             LogitsArgument::UnitTarget => Logits::UnitTarget,
             LogitsArgument::Cosine => Logits::Cosine,
         });
-        let given_axis = self.axis.map(|axis| match axis {
+        let mut given_axis = self.axis.map(|axis| match axis {
             AxisArgument::Target => Axis::Target,
             AxisArgument::Query => Axis::Query,
             AxisArgument::Both => Axis::Both,
         });
+        let mut given_reduction = self.sum.then_some(Reduction::Sum);
+        // Each scorer takes what it has.
         match &mut scorer {
             Scorer::SoftLateInteraction { temperature, logits, axis, reduction } => {
-                *temperature = self.temperature.unwrap_or(*temperature);
-                *logits = given_logits.unwrap_or(*logits);
-                *axis = given_axis.unwrap_or(*axis);
-                *reduction = if self.sum { Reduction::Sum } else { *reduction };
+                *temperature = given_temperature.take().unwrap_or(*temperature);
+                *logits = given_logits.take().unwrap_or(*logits);
+                *axis = given_axis.take().unwrap_or(*axis);
+                *reduction = given_reduction.take().unwrap_or(*reduction);
             }
             Scorer::SoftPooled { temperature, logits } => {
-                *temperature = self.temperature.unwrap_or(*temperature);
-                *logits = given_logits.unwrap_or(*logits);
+                *temperature = given_temperature.take().unwrap_or(*temperature);
+                *logits = given_logits.take().unwrap_or(*logits);
             }
-            Scorer::MaxSim { reduction } => *reduction = if self.sum { Reduction::Sum } else { *reduction },
+            Scorer::MaxSim { reduction } => *reduction = given_reduction.take().unwrap_or(*reduction),
             Scorer::Cosine => {}
+        }
+        let left = [
+            ("--temperature", given_temperature.is_some()),
+            ("--logits", given_logits.is_some()),
+            ("--axis", given_axis.is_some()),
+            ("--sum", given_reduction.is_some()),
+        ];
+        if let Some((name, _)) = left.into_iter().find(|(_, left)| *left) {
+            let problem = "means nothing to this scorer; name one that has it, such as --scorer soft".into();
+            return Err(uwe::Error::Argument { name, problem }.into());
         }
         let scoring = Scoring { scorer, special_tokens: own.special_tokens && !self.no_special_tokens };
         scoring.check()?;
