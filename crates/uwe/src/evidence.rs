@@ -308,8 +308,9 @@ fn weights(
         };
         value / f64::from(temperature)
     };
-    let scale =
-        |reduction: Reduction| if reduction == Reduction::Mean { 1.0 / rows.max(1) as f64 } else { 1.0 };
+    let share = |reduction: Reduction, terms: usize| {
+        if reduction == Reduction::Mean { 1.0 / terms.max(1) as f64 } else { 1.0 }
+    };
     let over_target = |logits: Logits, temperature: f32, scale: f64| -> Vec<Vec<f64>> {
         (0..rows)
             .map(|i| {
@@ -330,8 +331,7 @@ fn weights(
     };
     match *scorer {
         Scorer::SoftLateInteraction { temperature, logits, axis, reduction } => {
-            let mean = reduction == Reduction::Mean;
-            let share = |terms: usize| if mean { 1.0 / terms.max(1) as f64 } else { 1.0 };
+            let share = |terms| share(reduction, terms);
             match axis {
                 Axis::Target => over_target(logits, temperature, share(rows)),
                 Axis::Query => over_query(logits, temperature, share(columns)),
@@ -345,15 +345,19 @@ fn weights(
             }
         }
         Scorer::SoftPooled { temperature, logits } => over_query(logits, temperature, 1.0),
-        Scorer::MaxSim { reduction } => (0..rows)
-            .map(|i| {
-                let cosines = (0..columns).map(|j| cosine(queries.rows[i].0, targets.rows[j].0));
-                let best = cosines.enumerate().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
-                (0..columns)
-                    .map(|j| if Some(j) == best.map(|(place, _)| place) { scale(reduction) } else { 0.0 })
-                    .collect()
-            })
-            .collect(),
+        Scorer::MaxSim { reduction } => {
+            (0..rows)
+                .map(|i| {
+                    let cosines = (0..columns).map(|j| cosine(queries.rows[i].0, targets.rows[j].0));
+                    let best = cosines.enumerate().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+                    (0..columns)
+                        .map(|j| {
+                            if Some(j) == best.map(|(place, _)| place) { share(reduction, rows) } else { 0.0 }
+                        })
+                        .collect()
+                })
+                .collect()
+        }
         Scorer::Cosine => {
             // cos(mean q, mean y) = sum_ij q_i . y_j / (n m |mean q| |mean y|)
             let lengths = f64::from(norm(pooled.0)) * f64::from(norm(pooled.1)) * (rows * columns) as f64;
