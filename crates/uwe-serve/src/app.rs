@@ -110,7 +110,7 @@ impl App {
     }
 }
 
-/// A request's body as JSON.
+/// A request's body as JSON, of a request that is not going to be refused anyway.
 pub(crate) struct Question<T>(pub(crate) T);
 
 impl<T: DeserializeOwned> FromRequest<Arc<App>> for Question<T> {
@@ -118,7 +118,9 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Question<T> {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         let (parts, content) = request.into_parts();
+        // Read in any case: who is still sending would find the connection closed, and no answer.
         let bytes = Allowance::question(app.limits()).read(content).await?;
+        app.engine.let_in()?;
         body::json(&parts.headers, &bytes).map(Self)
     }
 }

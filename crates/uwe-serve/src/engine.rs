@@ -193,6 +193,14 @@ impl Engine {
         &self.shared.encoder
     }
 
+    /// Refuses while too much waits: who is going to be refused should cost nothing before.
+    ///
+    /// # Errors
+    /// [`Code::Overloaded`].
+    pub(crate) fn let_in(&self) -> Result<(), ApiError> {
+        self.shared.let_in()
+    }
+
     /// Encodes the texts, then does `work` on their states.
     ///
     /// When the returned future is dropped before a worker takes the request up, nothing of it is done.
@@ -205,8 +213,6 @@ impl Engine {
         F: FnOnce(&Encoder, &[Arc<Encoding>]) -> Result<T, ApiError> + Send + 'static,
     {
         let start = Instant::now();
-        // Who is going to be refused costs nothing before.
-        self.shared.let_in()?;
         let queries = self.queries(asked.texts).await?;
         if let Some(long) = queries.iter().find(|query| asked.whole && query.tokens.truncated) {
             return Err(ApiError::new(
@@ -277,7 +283,6 @@ impl Drop for Engine {
 }
 
 impl Shared {
-    /// Refuses while too much waits, before any work.
     fn let_in(&self) -> Result<(), ApiError> {
         match lock(&self.queue).is_crowded(Instant::now()) {
             true => Err(overloaded("too much waits already")),

@@ -1,10 +1,11 @@
 //! Requests that wait for a worker, first come, first served.
 //!
 //! What waits is measured in time: by its work, and by how long a worker has taken for so much. Who would wait for too long is refused
-//! before any work, and from then on the queue is overloaded, until for as long no more are refused than let in: one request for each worker
-//! may wait, once three quarters of what is worked on are done. A queue that stood at its limit would make everybody late and serve nobody
-//! the faster; so, who is let in is answered in little more than the time that it takes alone, and who is not is told at once. A crowd of
-//! clients that each wait for their answers before they ask again never gets there, as long as its turn takes less than the limit.
+//! before any work, and from then on the queue is overloaded, until for as long no more are refused than let in: each request is worked on
+//! alone, and one for each worker may wait, once three quarters of what is worked on are done. A queue that stood at its limit would make
+//! everybody late and serve nobody the faster; so, who is let in is answered in little more than the time that it takes alone, and who is
+//! not is told at once. A crowd of clients that each wait for their answers before they ask again never gets there, as long as its turn
+//! takes less than the limit.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -154,18 +155,20 @@ impl<T: Item> Queue<T> {
         }
         let mut taken =
             Taken { batch: Vec::new(), late: Vec::new(), gone: std::mem::take(&mut self.gone), cost: 0 };
-        let longest = match self.overload {
-            // What came before it was overloaded is refused as well, but for a batch.
-            Some(_) => self.batch,
+        let alone = self.overload.is_some();
+        let longest = match alone {
+            // What came before it was overloaded is refused as well, but for what would have begun by now.
+            true => self.batch,
             // Who was let in has been promised an answer; only a guess that was far too low is no promise.
-            None => self.bounds.longest * 2,
+            false => self.bounds.longest * 2,
         };
         while let Some(next) = self.waiting.front() {
-            // To refuse helps those behind; what fits into this batch is simply done.
-            let late = taken.cost + self.cost > self.bounds.batch
+            // To refuse helps those behind; what fits into this batch is simply done. In an overload none waits for another's work.
+            let late = (alone || taken.cost + self.cost > self.bounds.batch)
                 && self.waiting.len() > 1
                 && now.duration_since(next.since) > longest;
-            if !late && !taken.batch.is_empty() && taken.cost + next.item.cost() > self.bounds.batch {
+            let full = alone || taken.cost + next.item.cost() > self.bounds.batch;
+            if !late && full && !taken.batch.is_empty() {
                 break;
             }
             let Some(next) = self.waiting.pop_front() else { break };
@@ -295,13 +298,13 @@ mod tests {
             assert!(queue.push(request(name), start).is_ok());
         }
         assert_eq!(queue.push(request(11), start), Err(request(11)));
-        // From here on it is overloaded: those that have waited for longer than a batch takes are refused.
-        assert_eq!(names(&queue.take(start + ms(9))), (vec![0, 1], vec![], 0));
-        assert_eq!(names(&queue.take(start + ms(25))), (vec![9, 10], (2..9).collect::<Vec<_>>(), 0));
-        // Two requests take 8 ms; in the last quarter one may wait.
-        assert_eq!(queue.push(request(12), start + ms(30)), Err(request(12)));
-        assert!(queue.push(request(12), start + ms(32)).is_ok());
-        assert_eq!(queue.push(request(13), start + ms(32)), Err(request(13)));
+        // From here on it is overloaded: each is worked on alone, and those that have waited for longer than a batch takes are refused.
+        assert_eq!(names(&queue.take(start + ms(9))), (vec![0], vec![], 0));
+        assert_eq!(names(&queue.take(start + ms(25))), (vec![10], (1..10).collect::<Vec<_>>(), 0));
+        // A request takes 4 ms; in the last quarter one may wait.
+        assert_eq!(queue.push(request(12), start + ms(26)), Err(request(12)));
+        assert!(queue.push(request(12), start + ms(29)).is_ok());
+        assert_eq!(queue.push(request(13), start + ms(29)), Err(request(13)));
         assert_eq!(names(&queue.take(start + ms(33))), (vec![12], vec![], 0));
         // A moment without work is no end of it: more were refused than let in.
         queue.idle();

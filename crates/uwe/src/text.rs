@@ -27,6 +27,13 @@ pub struct Tokenizer {
     special: (usize, usize),
 }
 
+/// The part of a tokenizer's file that is looked at before the library does.
+#[derive(serde::Deserialize)]
+struct Decoder {
+    #[serde(rename = "decoder")]
+    _decoder: Option<serde_json::Value>,
+}
+
 impl Tokenizer {
     /// Opens `tokenizer.json`. Truncation and padding that it asks for are switched off; `max_tokens` is
     /// the limit here.
@@ -42,6 +49,8 @@ impl Tokenizer {
                 "get the tokenizer again, as a `tokenizer.json` of Hugging Face's format",
             )
         };
+        // The library takes it for granted that a decoder is sound JSON, and panics where it is not.
+        serde_json::from_slice::<Decoder>(&bytes).map_err(|error| unsound(error.to_string()))?;
         let mut inner =
             tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| unsound(error.to_string()))?;
         inner.with_truncation(None).map_err(|error| unsound(error.to_string()))?;
