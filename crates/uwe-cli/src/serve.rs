@@ -48,7 +48,10 @@ pub(crate) fn serve(arguments: &ServeArguments) -> Result<()> {
         }
     }
     service.add_space(STARTER, starter);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // Connections need little: one thread more would take turns with the workers on their cores.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(cores.div_ceil(2)).enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(async {
         let listener =
             TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;

@@ -11,10 +11,14 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::Instrument;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How long who finds the service overloaded waits to be told. Clients that ask again at once, whatever they are told, would otherwise take
+/// the processors from those who were let in.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The outermost layer: identifier, log, counters, and headers that every answer has.
 pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -45,10 +49,10 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
 }
 
 /// The time of each part: `Server-Timing` as browsers read it, and the headers of text-embeddings-inference.
-fn time_headers(headers: &mut axum::http::HeaderMap, timing: &Timing, total: std::time::Duration) {
+fn time_headers(headers: &mut axum::http::HeaderMap, timing: &Timing, total: Duration) {
     let mut parts: String = timing.parts().iter().map(|(name, ms)| format!("{name};dur={ms:.2}, ")).collect();
     parts += &format!("total;dur={:.2}", total.as_secs_f64() * 1e3);
-    let whole = |duration: std::time::Duration| duration.as_millis().to_string();
+    let whole = |duration: Duration| duration.as_millis().to_string();
     for (name, value) in [
         ("server-timing", parts),
         ("x-total-time", whole(total)),
@@ -95,8 +99,16 @@ pub(super) async fn in_form(request: Request, next: Next) -> Response {
     }
 }
 
-/// Key, then permit: both before a byte of the body is read.
+/// Key, then permit: both before a byte of the body is read. A refusal because of overload holds no permit, and takes a moment.
 pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let response = admitted(&app, request, next).await;
+    if response.status() == StatusCode::TOO_MANY_REQUESTS {
+        tokio::time::sleep(PAUSE).await;
+    }
+    response
+}
+
+async fn admitted(app: &App, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let open = OPEN.contains(&path);
     if !open && !is_page(request.method(), path) {

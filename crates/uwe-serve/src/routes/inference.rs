@@ -92,6 +92,7 @@ pub(super) struct RerankRequest {
     /// The text.
     query: String,
     /// The others.
+    #[schema(min_items = 1)]
     texts: Vec<String>,
     /// Whether the answer repeats the texts.
     #[serde(default)]

@@ -17,6 +17,7 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware;
 use axum::routing::{MethodRouter, get};
 use std::sync::Arc;
+use tower::ServiceBuilder;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::CorsLayer;
 use tower_http::decompression::RequestDecompressionLayer;
@@ -147,15 +148,16 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
             ApiError::new(Code::NotFound, "there is no such route", "/openapi.json lists them")
         });
     let routes = own.merge(inference::router()).merge(openai::router()).merge(rerank::router());
-    // From the inside out: a body is decompressed after the request was admitted, and everything is counted.
-    routes
-        .layer(RequestDecompressionLayer::new())
-        .layer(middleware::from_fn_with_state(Arc::clone(app), around::admit))
-        .layer(middleware::from_fn(around::in_form))
-        .layer(CompressionLayer::new())
-        .layer(cors(app))
+    // From the outside in: everything is counted, and a body is decompressed after the request was admitted. One stack for all: each layer of
+    // a router by itself would be cloned and boxed for every request.
+    let around = ServiceBuilder::new()
         .layer(middleware::from_fn_with_state(Arc::clone(app), around::observe))
-        .with_state(Arc::clone(app))
+        .layer(cors(app))
+        .layer(CompressionLayer::new())
+        .layer(middleware::from_fn(around::in_form))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), around::admit))
+        .layer(RequestDecompressionLayer::new());
+    routes.layer(around).with_state(Arc::clone(app))
 }
 
 /// A route for POST.

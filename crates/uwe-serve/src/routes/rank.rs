@@ -25,10 +25,10 @@ const EVIDENCE_TOKENS: usize = 8;
 #[serde(deny_unknown_fields)]
 pub(super) struct RankRequest {
     /// The texts: job titles, skills, sentences.
-    #[schema(example = json!(["night nurse in intensive care"]))]
+    #[schema(min_items = 1, example = json!(["night nurse in intensive care"]))]
     texts: Vec<String>,
     /// Name of the target space.
-    #[schema(example = "starter")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$", example = "starter")]
     space: String,
     /// Hits for each text.
     #[serde(default = "ten")]
@@ -37,6 +37,7 @@ pub(super) struct RankRequest {
     /// Leaves out hits below this score.
     threshold: Option<f32>,
     /// How texts are scored: `soft`, `soft-pooled`, `maxsim` or `cosine`; without it, as the model was trained.
+    #[schema(pattern = "^(soft|soft-pooled|maxsim|cosine)$")]
     scorer: Option<String>,
     /// A scorer with all its options, in the place of `scorer`; `/info` shows the model's own.
     #[schema(value_type = Option<Object>)]
@@ -193,9 +194,10 @@ pub(super) struct ScoreRequest {
     #[schema(example = "pastry chef")]
     query: String,
     /// The texts to score.
-    #[schema(example = json!(["bake cakes", "weld pipes"]))]
+    #[schema(min_items = 1, example = json!(["bake cakes", "weld pipes"]))]
     targets: Vec<String>,
     /// How texts are scored: `soft`, `soft-pooled`, `maxsim` or `cosine`; without it, as the model was trained.
+    #[schema(pattern = "^(soft|soft-pooled|maxsim|cosine)$")]
     scorer: Option<String>,
     /// A scorer with all its options, in the place of `scorer`.
     #[schema(value_type = Option<Object>)]

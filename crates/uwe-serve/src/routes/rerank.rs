@@ -42,8 +42,10 @@ pub(super) struct RerankRequest {
     /// The text.
     query: String,
     /// The documents.
+    #[schema(min_items = 1)]
     documents: Vec<Document>,
     /// The best so many alone.
+    #[schema(minimum = 1)]
     top_n: Option<usize>,
     /// Whether the answer repeats the documents.
     #[serde(default)]

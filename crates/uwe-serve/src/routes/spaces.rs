@@ -30,7 +30,7 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Json<SpaceList> {
 }
 
 /// Describes a space, and how far it is when it is being built.
-#[utoipa::path(get, path = "/v1/spaces/{name}", tag = "spaces", security(("key" = [])), params(("name" = String, Path)), responses(
+#[utoipa::path(get, path = "/v1/spaces/{name}", tag = "spaces", security(("key" = [])), params(("name" = String, Path, pattern = "^[a-z0-9][a-z0-9_-]{0,63}$")), responses(
     (status = 200, body = SpaceInfo),
     (status = "4XX", description = "Refused", body = ErrorBody),
 ))]
@@ -52,16 +52,17 @@ pub(super) struct UploadColumns {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SpaceRequest {
-    /// Texts, or objects with a text, an identifier and further fields.
-    #[schema(value_type = Vec<Object>, example = json!([{"text": "bake bread", "id": "1"}]))]
+    /// The targets.
+    #[schema(min_items = 1, example = json!([{"text": "bake bread", "id": "1"}]))]
     targets: Vec<Target>,
 }
 
-/// One target.
-#[derive(Deserialize)]
+/// A target: its text, or an object with a text, an identifier and further fields.
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged, expecting = "neither a text nor an object: write {\"text\": ..., \"id\": ...}")]
 enum Target {
     Text(String),
+    #[schema(value_type = Object)]
     Fields(serde_json::Map<String, serde_json::Value>),
 }
 
@@ -81,7 +82,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 
 /// Makes a space, or a newer version of one, in the background; `GET` tells how far it is.
 #[utoipa::path(put, path = "/v1/spaces/{name}", tag = "spaces", security(("key" = [])),
-    params(("name" = String, Path), UploadColumns),
+    params(("name" = String, Path, pattern = "^[a-z0-9][a-z0-9_-]{0,63}$"), UploadColumns),
     request_body(content(
         (SpaceRequest = "application/json"),
         (String = "text/csv"),
@@ -152,7 +153,7 @@ fn lines(request: SpaceRequest) -> Vec<u8> {
 }
 
 /// Deletes a space. Rankings that have begun end as they would have.
-#[utoipa::path(delete, path = "/v1/spaces/{name}", tag = "spaces", security(("key" = [])), params(("name" = String, Path)), responses(
+#[utoipa::path(delete, path = "/v1/spaces/{name}", tag = "spaces", security(("key" = [])), params(("name" = String, Path, pattern = "^[a-z0-9][a-z0-9_-]{0,63}$")), responses(
     (status = 204, description = "Deleted"),
     (status = "4XX", description = "Refused", body = ErrorBody),
 ))]
