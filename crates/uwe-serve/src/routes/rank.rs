@@ -28,7 +28,7 @@ pub(super) struct RankRequest {
     #[schema(min_items = 1, example = json!(["night nurse in intensive care"]))]
     texts: Vec<String>,
     /// Name of the target space.
-    #[schema(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$", example = "starter")]
+    #[schema(example = "starter")]
     space: String,
     /// Hits for each text.
     #[serde(default = "ten")]

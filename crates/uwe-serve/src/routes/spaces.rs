@@ -30,7 +30,7 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Json<SpaceList> {
 }
 
 /// Describes a space, and how far it is when it is being built.
-#[utoipa::path(get, path = "/v1/spaces/{name}", tag = "spaces", security(("key" = [])), params(("name" = String, Path, pattern = "^[a-z0-9][a-z0-9_-]{0,63}$")), responses(
+#[utoipa::path(get, path = "/v1/spaces/{name}", tag = "spaces", security(("key" = [])), params(("name" = String, Path)), responses(
     (status = 200, body = SpaceInfo),
     (status = "4XX", description = "Refused", body = ErrorBody),
 ))]
