@@ -198,7 +198,10 @@ impl Engine {
     /// # Errors
     /// [`Code::Overloaded`].
     pub(crate) fn let_in(&self) -> Result<(), ApiError> {
-        self.shared.let_in()
+        match lock(&self.shared.queue).is_crowded(Instant::now()) {
+            true => Err(overloaded("too much waits already")),
+            false => Ok(()),
+        }
     }
 
     /// Encodes the texts, then does `work` on their states.
@@ -252,7 +255,7 @@ impl Engine {
         }
         let permit = Arc::clone(&self.tokenisers).acquire_owned().await;
         let permit = permit.map_err(|error| ApiError::internal(&error))?;
-        self.shared.let_in()?;
+        self.let_in()?;
         let (shared, texts) = (Arc::clone(&self.shared), texts.to_vec());
         let tokenise = move || {
             let _permit = permit;
@@ -283,13 +286,6 @@ impl Drop for Engine {
 }
 
 impl Shared {
-    fn let_in(&self) -> Result<(), ApiError> {
-        match lock(&self.queue).is_crowded(Instant::now()) {
-            true => Err(overloaded("too much waits already")),
-            false => Ok(()),
-        }
-    }
-
     fn tokenise(&self, texts: &[String]) -> Result<Vec<Query>, ApiError> {
         let mut queries = Vec::with_capacity(texts.len());
         for text in texts {

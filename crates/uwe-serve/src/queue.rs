@@ -4,7 +4,7 @@
 //! before any work, and from then on the queue is overloaded, until for as long no more are refused than let in: each request is worked on
 //! alone, and one for each worker may wait, once three quarters of what is worked on are done. A queue that stood at its limit would make
 //! everybody late and serve nobody the faster; so, who is let in is answered in little more than the time that it takes alone, and who is
-//! not is told at once. A crowd of clients that each wait for their answers before they ask again never gets there, as long as its turn
+//! not is refused at once. A crowd of clients that each wait for their answers before they ask again never gets there, as long as its turn
 //! takes less than the limit.
 
 use std::collections::VecDeque;
