@@ -25,6 +25,7 @@ pub struct Tokenizer {
     fingerprint: String,
     max_tokens: usize,
     special: (usize, usize),
+    vocabulary_size: usize,
 }
 
 /// The part of a tokenizer's file that is looked at before the library does.
@@ -66,7 +67,8 @@ impl Tokenizer {
             });
         }
         let fingerprint = blake3::hash(&bytes).to_hex()[..32].to_string();
-        Ok(Self { inner, fingerprint, max_tokens, special: (before, after) })
+        let vocabulary_size = inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
+        Ok(Self { inner, fingerprint, max_tokens, special: (before, after), vocabulary_size })
     }
 
     /// Fingerprint of the tokenizer file.
@@ -86,7 +88,7 @@ impl Tokenizer {
 
     /// Largest token id plus one.
     pub(crate) fn vocabulary_size(&self) -> usize {
-        self.inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
+        self.vocabulary_size
     }
 
     /// The tokens of `text`, at most [`Tokenizer::max_tokens`] of them: the end is left out.

@@ -1,6 +1,7 @@
 //! Multi-head self-attention over a ragged batch: each sequence sees itself alone, whatever its neighbours.
 
 use super::lanes::{InstructionSet, LANES, Lanes, Operation};
+use super::linear::{add_products, even_rows};
 use super::math;
 
 /// Shape of the attention of one layer, and the bias by distance where the architecture has one.
@@ -60,6 +61,7 @@ impl Attention {
     }
 }
 
+/// The attention of one sequence.
 struct Attend<'a> {
     attention: &'a Attention,
     projected: &'a [f32],
@@ -70,72 +72,101 @@ struct Attend<'a> {
 impl Operation for Attend<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let Attention { heads, head_width, ref bias } = *self.attention;
+    fn run<L: Lanes>(mut self) {
+        let Attention { heads, head_width, .. } = *self.attention;
         let width = heads * head_width;
         let length = self.output.len() / width;
+        assert!(self.projected.len() == length * 3 * width && self.output.len() == length * width);
         // Keys are laid out with positions as lanes, padded to whole vectors; the padding gets weight 0.
         let padded = length.next_multiple_of(LANES);
         self.scratch.keys.clear();
         self.scratch.keys.resize(head_width * padded, 0.0);
-        self.scratch.weights.resize(padded, 0.0);
-        let scale = L::splat(1.0 / (head_width as f32).sqrt());
-        let mut padding = [f32::NEG_INFINITY; LANES];
-        padding[..LANES - (padded - length)].fill(0.0);
+        let rows = even_rows(length, L::TILE_ROWS);
+        self.scratch.weights.resize(rows * padded, 0.0);
         for head in 0..heads {
             for position in 0..length {
                 let from = position * 3 * width + width + head * head_width;
-                for (k, value) in self.projected[from..from + head_width].iter().enumerate() {
-                    self.scratch.keys[k * padded + position] = *value;
+                let key = &self.projected[from..from + head_width];
+                for (place, value) in self.scratch.keys[position..].iter_mut().step_by(padded).zip(key) {
+                    *place = *value;
                 }
             }
-            let bias = bias.as_ref().map(|bias| (&bias.table[head * (2 * bias.limit + 1)..], bias.limit));
-            for position in 0..length {
-                let from = position * 3 * width + head * head_width;
-                let query = &self.projected[from..from + head_width];
-                let weights = &mut self.scratch.weights[..padded];
-                let mut largest = L::splat(f32::NEG_INFINITY);
-                // SAFETY: `keys` has `head_width` rows of `padded` numbers, a multiple of sixteen; `weights`
-                // has `padded`; the bias table has sixteen spare entries; values and outputs are read and
-                // written at whole vectors within a head, whose width is a multiple of sixteen.
-                unsafe {
-                    for first in (0..padded).step_by(LANES) {
-                        let mut score = L::splat(0.0);
-                        for (k, x) in query.iter().enumerate() {
-                            let keys = L::load(self.scratch.keys.as_ptr().add(k * padded + first));
-                            score = L::fma(L::splat(*x), keys, score);
+            for first in (0..length).step_by(rows) {
+                macro_rules! choose {
+                    ($($rows:literal)*) => {
+                        match rows.min(length - first) {
+                            $($rows if $rows <= L::TILE_ROWS => self.positions::<L, $rows>(head, first),)*
+                            _ => unreachable!("tiles have 1 to 8 rows"),
                         }
-                        score = L::mul(score, scale);
-                        if let Some((table, limit)) = bias {
-                            let from = limit + first - position;
-                            assert!(from + LANES <= table.len());
-                            score = L::add(score, L::load(table.as_ptr().add(from)));
-                        }
-                        if first + LANES > length {
-                            score = L::add(score, L::load(padding.as_ptr()));
-                        }
-                        largest = L::max(score, largest);
-                        L::store(weights.as_mut_ptr().add(first), score);
+                    };
+                }
+                choose!(1 2 3 4 5 6 7 8);
+            }
+        }
+    }
+}
+
+impl Attend<'_> {
+    /// What `ROWS` positions from `first` on make of the whole sequence, in one head.
+    #[inline(always)]
+    fn positions<L: Lanes, const ROWS: usize>(&mut self, head: usize, first: usize) {
+        let Attention { heads, head_width, ref bias } = *self.attention;
+        let width = heads * head_width;
+        let length = self.output.len() / width;
+        let padded = length.next_multiple_of(LANES);
+        assert!(first + ROWS <= length && self.scratch.weights.len() >= ROWS * padded);
+        let scale = L::splat(1.0 / (head_width as f32).sqrt());
+        let mut padding = [f32::NEG_INFINITY; LANES];
+        padding[..LANES - (padded - length)].fill(0.0);
+        let bias = bias.as_ref().map(|bias| (&bias.table[head * (2 * bias.limit + 1)..], bias.limit));
+        let at = head * head_width;
+        // Queries, then values, of this head at the first position of each.
+        let queries = self.projected[first * 3 * width + at..].as_ptr();
+        let values = self.projected[2 * width + at..].as_ptr();
+        let keys = self.scratch.keys.as_ptr();
+        let weights = self.scratch.weights.as_mut_ptr();
+        let mut largest = [L::splat(f32::NEG_INFINITY); ROWS];
+        let mut inverse = [L::splat(0.0); ROWS];
+        // SAFETY: `projected` has `length` rows of queries, keys and values, each with `head_width` numbers of this
+        // head; `keys` has `head_width` rows of `padded` numbers, a multiple of sixteen; `weights` has `ROWS` such rows;
+        // the bias table has sixteen spare entries; the width of a head is a multiple of sixteen.
+        unsafe {
+            for lane in (0..padded).step_by(LANES) {
+                let zero = [[L::splat(0.0)]; ROWS];
+                let keys = (keys.add(lane), padded);
+                let scores = add_products::<L, f32, ROWS, 1>(zero, (queries, 3 * width), keys, head_width);
+                for (row, [score]) in scores.into_iter().enumerate() {
+                    let mut score = L::mul(score, scale);
+                    if let Some((table, limit)) = bias {
+                        let from = limit + lane - (first + row);
+                        assert!(from + LANES <= table.len());
+                        score = L::add(score, L::load(table.as_ptr().add(from)));
                     }
-                    let largest = L::splat(L::largest(largest));
-                    let mut total = L::splat(0.0);
-                    for first in (0..padded).step_by(LANES) {
-                        let score = L::load(weights.as_ptr().add(first));
-                        let weight = math::exp::<L>(L::sub(score, largest));
-                        total = L::add(total, weight);
-                        L::store(weights.as_mut_ptr().add(first), weight);
+                    if lane + LANES > length {
+                        score = L::add(score, L::load(padding.as_ptr()));
                     }
-                    let inverse = L::splat(1.0 / L::sum(total));
-                    for column in (0..head_width).step_by(LANES) {
-                        let mut mixed = L::splat(0.0);
-                        let mut value = self.projected.as_ptr().add(2 * width + head * head_width + column);
-                        for weight in &weights[..length] {
-                            mixed = L::fma(L::splat(*weight), L::load(value), mixed);
-                            value = value.wrapping_add(3 * width);
-                        }
-                        let to = position * width + head * head_width + column;
-                        L::store(self.output.as_mut_ptr().add(to), L::mul(mixed, inverse));
-                    }
+                    largest[row] = L::max(score, largest[row]);
+                    L::store(weights.add(row * padded + lane), score);
+                }
+            }
+            for row in 0..ROWS {
+                let largest = L::splat(L::largest(largest[row]));
+                let mut total = L::splat(0.0);
+                for lane in (0..padded).step_by(LANES) {
+                    let place = weights.add(row * padded + lane);
+                    let weight = math::exp::<L>(L::sub(L::load(place), largest));
+                    total = L::add(total, weight);
+                    L::store(place, weight);
+                }
+                inverse[row] = L::splat(1.0 / L::sum(total));
+            }
+            for column in (0..head_width).step_by(LANES) {
+                let zero = [[L::splat(0.0)]; ROWS];
+                let values = (values.add(column), 3 * width);
+                let mixed = add_products::<L, f32, ROWS, 1>(zero, (weights, padded), values, length);
+                for (row, [mixed]) in mixed.into_iter().enumerate() {
+                    let to = self.output.as_mut_ptr().add((first + row) * width + at + column);
+                    L::store(to, L::mul(mixed, inverse[row]));
                 }
             }
         }

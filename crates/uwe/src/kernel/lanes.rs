@@ -163,10 +163,6 @@ pub(crate) trait Lanes: Copy + 'static {
     fn select_less(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// `value * 2^n` where `n` is the integer in the low mantissa bits of `shifted` (see `math::exp`).
     fn scale_by_power(value: Self::V, shifted: Self::V) -> Self::V;
-    /// `table[index]` for whole-numbered indices from 0 to 15.
-    fn lookup(table: &[f32; LANES], index: Self::V) -> Self::V;
-    /// Truncates towards zero; for values of small magnitude.
-    fn truncate(value: Self::V) -> Self::V;
     /// Asks for the cache line at `address`, which need not be readable.
     #[inline(always)]
     fn prefetch(_address: *const f32) {}
@@ -280,21 +276,13 @@ impl Lanes for Scalar {
     fn scale_by_power(value: Self::V, shifted: Self::V) -> Self::V {
         each(|lane| f32::from_bits(value[lane].to_bits().wrapping_add(shifted[lane].to_bits() << 23)))
     }
-    #[inline(always)]
-    fn lookup(table: &[f32; LANES], index: Self::V) -> Self::V {
-        each(|lane| table[index[lane] as usize & 15])
-    }
-    #[inline(always)]
-    fn truncate(value: Self::V) -> Self::V {
-        each(|lane| value[lane].trunc())
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     // Every intrinsic below is called only from code that `InstructionSet::run` instantiated inside a
     // function with the features enabled, after detection. That is the SAFETY of each block.
-    use super::{LANES, Lanes};
+    use super::Lanes;
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy)]
@@ -379,16 +367,6 @@ mod x86 {
                 let power = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
                 _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(value), power))
             }
-        }
-        #[inline(always)]
-        fn lookup(table: &[f32; LANES], index: Self::V) -> Self::V {
-            // SAFETY: features detected by `InstructionSet::run`; the table has sixteen entries.
-            unsafe { _mm512_permutexvar_ps(_mm512_cvttps_epi32(index), _mm512_loadu_ps(table.as_ptr())) }
-        }
-        #[inline(always)]
-        fn truncate(value: Self::V) -> Self::V {
-            // SAFETY: features detected by `InstructionSet::run`.
-            unsafe { _mm512_cvtepi32_ps(_mm512_cvttps_epi32(value)) }
         }
     }
 
@@ -496,31 +474,6 @@ mod x86 {
             }
             Pair(half(value.0, shifted.0), half(value.1, shifted.1))
         }
-        #[inline(always)]
-        fn lookup(table: &[f32; LANES], index: Self::V) -> Self::V {
-            #[inline(always)]
-            fn half(table: &[f32; LANES], index: __m256) -> __m256 {
-                // SAFETY: features detected by `InstructionSet::run`; the table has sixteen entries.
-                unsafe {
-                    let index = _mm256_cvttps_epi32(index);
-                    let low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr()), index);
-                    let high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr().add(8)), index);
-                    // Bit 3 of the index says which half of the table; `blendv` reads the sign bit.
-                    _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index)))
-                }
-            }
-            Pair(half(table, index.0), half(table, index.1))
-        }
-        #[inline(always)]
-        fn truncate(value: Self::V) -> Self::V {
-            // SAFETY: features detected by `InstructionSet::run`.
-            unsafe {
-                Pair(
-                    _mm256_cvtepi32_ps(_mm256_cvttps_epi32(value.0)),
-                    _mm256_cvtepi32_ps(_mm256_cvttps_epi32(value.1)),
-                )
-            }
-        }
     }
 }
 
@@ -538,14 +491,11 @@ mod tests {
         type Output = Vec<[u32; LANES]>;
         #[inline(always)]
         fn run<L: Lanes>(self) -> Self::Output {
-            let table: [f32; LANES] = std::array::from_fn(|entry| entry as f32 * 1.5 - 3.0);
             let halves: [u16; LANES] =
                 std::array::from_fn(|lane| half::f16::from_f32(self.a[lane]).to_bits());
             // SAFETY: all arrays have sixteen entries.
             let (a, b, h) =
                 unsafe { (L::load(self.a.as_ptr()), L::load(self.b.as_ptr()), L::load_f16(halves.as_ptr())) };
-            let index = L::splat(0.0);
-            let index = L::add(index, L::truncate(L::min(L::max(b, L::splat(0.0)), L::splat(15.0))));
             let all = [
                 a,
                 h,
@@ -558,8 +508,6 @@ mod tests {
                 L::min(a, b),
                 L::select_less(a, b, L::splat(1.0), L::splat(2.0)),
                 L::scale_by_power(L::splat(1.25), L::splat(12_582_912.0 - 3.0)),
-                L::lookup(&table, index),
-                L::truncate(b),
                 L::splat(L::sum(a)),
                 L::splat(L::largest(b)),
             ];

@@ -5,7 +5,7 @@
 //! and in MPNet's bias by distance, which all layers share.
 
 use super::folder::{Architecture, Config};
-use super::weights::{Table, Tensors};
+use super::weights::{Table, Tensor, Tensors};
 use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::kernel::{
@@ -92,8 +92,8 @@ struct Reader<'a> {
     stored_as: &'static str,
 }
 
-impl Reader<'_> {
-    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<super::weights::Tensor<'_>> {
+impl<'a> Reader<'a> {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor<'a>> {
         let tensor = self.tensors.get(name, shape)?;
         tensor.fingerprint(&mut self.hasher);
         self.parameters += tensor.len();
@@ -113,20 +113,26 @@ impl Reader<'_> {
         })
     }
 
-    /// Weights and bias of one or several linear layers, one below the other.
-    fn stacked(&mut self, names: &[String], outputs: usize, inputs: usize) -> Result<(Vec<f32>, Vec<f32>)> {
-        let (mut weights, mut bias) = (Vec::with_capacity(names.len() * outputs * inputs), Vec::new());
+    /// One or several linear layers, one below the other.
+    fn stacked(&mut self, names: &[String], outputs: usize, inputs: usize) -> Result<Stacked<'a>> {
+        let mut stacked = Stacked { weights: Vec::new(), bias: Vec::new() };
         for name in names {
-            weights.extend(self.values(&format!("{name}.weight"), &[outputs, inputs])?);
-            bias.extend(self.values(&format!("{name}.bias"), &[outputs])?);
+            stacked.weights.push(self.tensor(&format!("{name}.weight"), &[outputs, inputs])?);
+            stacked.bias.extend(self.values(&format!("{name}.bias"), &[outputs])?);
         }
-        Ok((weights, bias))
+        Ok(stacked)
     }
 }
 
-/// The numbers of a layer before they are packed.
-struct RawLayer {
-    linear: [(Vec<f32>, Vec<f32>); 4],
+/// Linear layers that become one, not read yet.
+struct Stacked<'a> {
+    weights: Vec<Tensor<'a>>,
+    bias: Vec<f32>,
+}
+
+/// A layer before its weights are read and packed.
+struct RawLayer<'a> {
+    linear: [Stacked<'a>; 4],
     norms: [LayerNorm; 2],
 }
 
@@ -190,9 +196,13 @@ impl Network {
             });
         }
         let attention = Attention { heads: config.heads, head_width: hidden / config.heads, bias };
-        let layers = compute.map(raw, |_: &mut (), layer| {
-            let pack = |(weights, bias): (Vec<f32>, Vec<f32>)| {
-                Linear::new(compute.instruction_set(), precision, &weights, bias).map_err(|source| {
+        let layers = compute.map(raw, |weights: &mut Vec<f32>, layer| {
+            let mut pack = |stacked: Stacked<'_>| {
+                weights.clear();
+                for tensor in stacked.weights {
+                    tensor.append_to(weights)?;
+                }
+                Linear::new(compute.instruction_set(), precision, weights, stacked.bias).map_err(|source| {
                     Error::Io { action: "allocate memory for", path: "packed weights".into(), source }
                 })
             };
@@ -232,13 +242,16 @@ impl Network {
         work: &mut Workspace,
     ) {
         let mut offsets = vec![0];
+        let mut word = Vec::with_capacity(self.hidden);
         for ids in batch {
             let start = offsets[offsets.len() - 1];
             offsets.push(start + ids.len());
             let rows = states[start * self.hidden..].chunks_exact_mut(self.hidden);
             for ((id, row), position) in ids.iter().zip(rows).zip(self.positions.chunks_exact(self.hidden)) {
-                row.copy_from_slice(&self.words.row(*id as usize));
-                row.iter_mut().zip(position).for_each(|(value, position)| *value += position);
+                self.words.read(*id as usize, &mut word);
+                for ((value, word), position) in row.iter_mut().zip(&word).zip(position) {
+                    *value = word + position;
+                }
             }
         }
         assert_eq!(states.len(), offsets[offsets.len() - 1] * self.hidden);

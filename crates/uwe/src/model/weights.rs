@@ -1,6 +1,8 @@
 //! Weight files: safetensors, checked before a number is used.
 
 use crate::error::{Error, Result};
+use crate::kernel::Buffer;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use std::path::{Path, PathBuf};
@@ -100,28 +102,47 @@ impl Tensor<'_> {
 
     /// The entries as `f32`, all finite.
     pub(crate) fn to_f32(&self) -> Result<Vec<f32>> {
-        let values = widen(self.dtype, self.bytes);
-        match values.iter().position(|value| !value.is_finite()) {
-            None => Ok(values),
-            Some(index) => Err(Error::Weights {
-                path: self.path.into(),
-                tensor: self.name.clone(),
-                problem: format!("holds {} at entry {index}", values[index]),
-            }),
-        }
+        let mut values = Vec::new();
+        self.append_to(&mut values)?;
+        Ok(values)
+    }
+
+    /// Appends the entries as `f32`, all finite.
+    pub(crate) fn append_to(&self, values: &mut Vec<f32>) -> Result<()> {
+        let start = values.len();
+        widen(self.dtype, self.bytes, values);
+        self.check(&values[start..], 0)
     }
 
     /// The tensor as a table of rows in its stored type, all entries finite.
     pub(crate) fn to_table(&self) -> Result<Table> {
         let width = self.shape.last().copied().unwrap_or(1);
         let row_bytes = width * self.bytes.len() / self.len().max(1);
-        for row in self.bytes.chunks(row_bytes) {
-            if widen(self.dtype, row).iter().any(|value| !value.is_finite()) {
-                // The error names the first entry at fault.
-                self.to_f32()?;
-            }
+        let mut buffer =
+            Buffer::zeroed(self.bytes.len()).map_err(Error::io("allocate memory for", self.path))?;
+        buffer.as_bytes_mut().copy_from_slice(self.bytes);
+        let table = Table { dtype: self.dtype, row_bytes, buffer };
+        let mut row = Vec::with_capacity(width);
+        for (index, bytes) in self.bytes.chunks(row_bytes.max(1)).enumerate() {
+            row.clear();
+            widen(self.dtype, bytes, &mut row);
+            self.check(&row, index * width)?;
         }
-        Ok(Table { dtype: self.dtype, row_bytes, bytes: self.bytes.to_vec() })
+        Ok(table)
+    }
+
+    /// Fails where one of these entries, the first of which is number `first` of the tensor, is not finite.
+    fn check(&self, values: &[f32], first: usize) -> Result<()> {
+        // Without an early end the compiler looks at several at once.
+        if !values.iter().fold(false, |found, value| found | !value.is_finite()) {
+            return Ok(());
+        }
+        let at = values.iter().position(|value| !value.is_finite()).unwrap_or_default();
+        Err(Error::Weights {
+            path: self.path.into(),
+            tensor: self.name.clone(),
+            problem: format!("holds {} at entry {}", values[at], first + at),
+        })
     }
 
     /// Counts name, type, shape and content into a fingerprint.
@@ -136,21 +157,39 @@ impl Tensor<'_> {
 pub(crate) struct Table {
     dtype: Dtype,
     row_bytes: usize,
-    bytes: Vec<u8>,
+    buffer: Buffer,
 }
 
 impl Table {
-    /// Row `index` as `f32`. `index` must be below the number of rows.
-    pub(crate) fn row(&self, index: usize) -> Vec<f32> {
-        widen(self.dtype, &self.bytes[index * self.row_bytes..(index + 1) * self.row_bytes])
+    /// Writes row `index` as `f32` into `row`. `index` must be below the number of rows.
+    pub(crate) fn read(&self, index: usize, row: &mut Vec<f32>) {
+        row.clear();
+        widen(self.dtype, &self.buffer.as_bytes()[index * self.row_bytes..(index + 1) * self.row_bytes], row);
     }
 }
 
-fn widen(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
-    let pairs = || bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+/// Appends the numbers in `bytes` to `values`.
+fn widen(dtype: Dtype, bytes: &[u8], values: &mut Vec<f32>) {
+    /// Numbers at a time: they stay in the first-level cache.
+    const BLOCK: usize = 1024;
+    let mut bits = [0u16; BLOCK];
     match dtype {
-        Dtype::F16 => pairs().map(|bits| half::f16::from_bits(bits).to_f32()).collect(),
-        Dtype::BF16 => pairs().map(|bits| half::bf16::from_bits(bits).to_f32()).collect(),
-        _ => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Dtype::F16 | Dtype::BF16 => {
+            for block in bytes.chunks(2 * BLOCK) {
+                let bits = &mut bits[..block.len() / 2];
+                for (bits, pair) in bits.iter_mut().zip(block.chunks_exact(2)) {
+                    *bits = u16::from_le_bytes([pair[0], pair[1]]);
+                }
+                let start = values.len();
+                values.resize(start + bits.len(), 0.0);
+                match dtype {
+                    Dtype::F16 => {
+                        bits.reinterpret_cast::<half::f16>().convert_to_f32_slice(&mut values[start..])
+                    }
+                    _ => bits.reinterpret_cast::<half::bf16>().convert_to_f32_slice(&mut values[start..]),
+                }
+            }
+        }
+        _ => values.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
     }
 }
