@@ -185,7 +185,7 @@ if __name__ == "__main__":
             if "one" in options.only:
                 measured[f"one text, {name}"] = latency(paths, folder, graph, 300 if small else 60)
             if "encode" in options.only:
-                measured[f"encode, {name}, 1,000 sentences"] = encoding(paths, folder, graph, "sentences", 3 if small else 1)
+                measured[f"encode, {name}, 1,000 sentences"] = encoding(paths, folder, graph, "sentences", 5 if small else 1)
                 if small:
                     measured[f"encode, {name}, 14,000 short"] = encoding(paths, folder, graph, "short", 1)
             if "score" in options.only:

@@ -1,7 +1,7 @@
 //! Multi-head self-attention over a ragged batch: each sequence sees itself alone, whatever its neighbours.
 
 use super::lanes::{InstructionSet, LANES, Lanes, Operation};
-use super::linear::{add_products, even_rows};
+use super::linear::{Ahead, add_products, even_rows};
 use super::math;
 
 /// Shape of the attention of one layer, and the bias by distance where the architecture has one.
@@ -84,13 +84,7 @@ impl Operation for Attend<'_> {
         let rows = even_rows(length, L::TILE_ROWS);
         self.scratch.weights.resize(rows * padded, 0.0);
         for head in 0..heads {
-            for position in 0..length {
-                let from = position * 3 * width + width + head * head_width;
-                let key = &self.projected[from..from + head_width];
-                for (place, value) in self.scratch.keys[position..].iter_mut().step_by(padded).zip(key) {
-                    *place = *value;
-                }
-            }
+            self.lay_out_keys(head, padded);
             for first in (0..length).step_by(rows) {
                 macro_rules! choose {
                     ($($rows:literal)*) => {
@@ -107,6 +101,22 @@ impl Operation for Attend<'_> {
 }
 
 impl Attend<'_> {
+    /// Writes the keys of a head with positions as lanes, `padded` of them.
+    #[inline(always)]
+    fn lay_out_keys(&mut self, head: usize, padded: usize) {
+        let Attention { heads, head_width, .. } = *self.attention;
+        let width = heads * head_width;
+        assert!(self.scratch.keys.len() == head_width * padded);
+        for (position, projected) in self.projected.chunks_exact(3 * width).enumerate().take(padded) {
+            let key = &projected[width + head * head_width..][..head_width];
+            for (k, value) in key.iter().enumerate() {
+                // SAFETY: `k` is below the width of the head, `position` below `padded`. A check of each number would
+                // take longer than to move it.
+                unsafe { *self.scratch.keys.get_unchecked_mut(k * padded + position) = *value };
+            }
+        }
+    }
+
     /// What `ROWS` positions from `first` on make of the whole sequence, in one head.
     #[inline(always)]
     fn positions<L: Lanes, const ROWS: usize>(&mut self, head: usize, first: usize) {
@@ -125,6 +135,8 @@ impl Attend<'_> {
         let values = self.projected[2 * width + at..].as_ptr();
         let keys = self.scratch.keys.as_ptr();
         let weights = self.scratch.weights.as_mut_ptr();
+        // All of it is in the cache.
+        let near = Ahead { from: keys.cast(), step: 0 };
         let mut largest = [L::splat(f32::NEG_INFINITY); ROWS];
         let mut inverse = [L::splat(0.0); ROWS];
         // SAFETY: `projected` has `length` rows of queries, keys and values, each with `head_width` numbers of this
@@ -134,7 +146,8 @@ impl Attend<'_> {
             for lane in (0..padded).step_by(LANES) {
                 let zero = [[L::splat(0.0)]; ROWS];
                 let keys = (keys.add(lane), padded);
-                let scores = add_products::<L, f32, ROWS, 1>(zero, (queries, 3 * width), keys, head_width);
+                let scores =
+                    add_products::<L, f32, ROWS, 1>(zero, (queries, 3 * width), keys, (head_width, near));
                 for (row, [score]) in scores.into_iter().enumerate() {
                     let mut score = L::mul(score, scale);
                     if let Some((table, limit)) = bias {
@@ -163,7 +176,7 @@ impl Attend<'_> {
             for column in (0..head_width).step_by(LANES) {
                 let zero = [[L::splat(0.0)]; ROWS];
                 let values = (values.add(column), 3 * width);
-                let mixed = add_products::<L, f32, ROWS, 1>(zero, (weights, padded), values, length);
+                let mixed = add_products::<L, f32, ROWS, 1>(zero, (weights, padded), values, (length, near));
                 for (row, [mixed]) in mixed.into_iter().enumerate() {
                     let to = self.output.as_mut_ptr().add((first + row) * width + at + column);
                     L::store(to, L::mul(mixed, inverse[row]));
