@@ -121,6 +121,9 @@ fn open(space: &str) -> Result<(String, Space)> {
     let Some((name, file)) = space.split_once('=') else {
         bail!("--space {space} is no NAME=FILE\nhint: write --space esco=esco.space");
     };
+    if !uwe_serve::is_space_name(name) {
+        bail!("--space {space}: {}\nhint: write --space esco={file}", uwe_serve::SPACE_NAMES);
+    }
     Ok((name.to_string(), Space::open(file.as_ref())?))
 }
 

@@ -79,6 +79,8 @@ fn settings_are_checked_before_a_model_is_loaded() {
     assert!(code == 1 && text.contains("keys, line 2") && !text.contains("long-enough"), "{text}");
     let (code, text) = refused(&["--space", "esco.space"]);
     assert!(code == 1 && text.contains("NAME=FILE"), "{text}");
+    let (code, text) = refused(&["--space", "My Space=esco.space"]);
+    assert!(code == 1 && text.contains("lower-case") && text.contains("--space esco=esco.space"), "{text}");
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub use config::{Config, ConfigError, Limits};
 pub use error::{ApiError, Code};
 pub use keys::{Keys, Right};
 pub use routes::document;
+pub use spaces::{SPACE_NAMES, is_space_name};
 
 use app::App;
 use engine::Engine;

@@ -175,19 +175,21 @@ pub(crate) struct Spaces {
     _lock: std::fs::File,
 }
 
-/// `name`, when it is sound: it becomes a file's name.
-pub(crate) fn check_name(name: &str) -> Result<&str, ApiError> {
+/// What a space may be called, in words.
+pub const SPACE_NAMES: &str =
+    "the name of a space is lower-case letters, digits, - and _, at most 64, a letter or digit first";
+
+/// Whether a space may be called `name`: it becomes a part of paths, and a file's name.
+pub fn is_space_name(name: &str) -> bool {
     let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
-    let sound = name.len() <= LONGEST_NAME
+    name.len() <= LONGEST_NAME
         && name.chars().all(rest)
-        && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-    if sound {
-        return Ok(name);
-    }
-    Err(ApiError::value(
-        "the name of a space is lower-case letters, digits, - and _, at most 64, a letter or digit first",
-        "choose another name",
-    ))
+        && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+}
+
+/// `name`, when a space may be called so.
+pub(crate) fn check_name(name: &str) -> Result<&str, ApiError> {
+    if is_space_name(name) { Ok(name) } else { Err(ApiError::value(SPACE_NAMES, "choose another name")) }
 }
 
 impl Spaces {
