@@ -312,7 +312,7 @@ pub(crate) enum PrecisionArgument {
     F32,
     /// bfloat16 factors (AVX-512 BF16)
     Bf16,
-    /// 16-bit fixed-point factors (AVX-512 VNNI)
+    /// 16-bit fixed-point factors (AVX-512 VNNI or AVX2)
     Int16,
 }
 

@@ -15,7 +15,7 @@ use super::Precision;
 use super::buffer::Buffer;
 use super::lanes::{InstructionSet, LANES, Lanes, Operation};
 use super::math;
-use super::narrow::{self, NarrowWeights};
+use super::narrow::{self, NarrowWeights, Pairs};
 use crate::team::Team;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use std::cell::RefCell;
@@ -26,6 +26,11 @@ use std::ops::Range;
 ///
 /// A multiple of the rows of every tile, since the last tile of a block would be a slow one.
 pub(super) const ROW_BLOCK: usize = 120;
+
+/// Values of k in one turn of a tile's loop: what a turn takes beside the products counts where two threads share a core.
+const TURN: usize = 4;
+
+pub(super) const CACHE_LINE: usize = 64;
 
 /// How many bytes ahead a tile alone asks for weights: what main memory delivers while it answers.
 const PREFETCH: usize = 3072;
@@ -124,14 +129,15 @@ impl Linear {
                 && outputs.is_multiple_of(LANES),
             "linear layer of {outputs} x {inputs}: dimensions are checked when a model is loaded"
         );
-        let packed = match precision {
-            Precision::F32 => match exact_halves(weights) {
+        let packed = if precision == Precision::F32 {
+            match exact_halves(weights) {
                 Some(halves) => Packed::F16(set.run(Pack { weights: &halves[..], inputs, outputs })?),
                 None => Packed::F32(set.run(Pack { weights, inputs, outputs })?),
-            },
-            Precision::Bf16 | Precision::Int16 => {
-                Packed::Narrow(NarrowWeights::new(precision, weights, inputs, outputs)?)
             }
+        } else if let Some(pairs) = Pairs::available(precision).next() {
+            Packed::Narrow(NarrowWeights::new(pairs, weights, inputs, outputs)?)
+        } else {
+            unreachable!("precision is checked when a model is loaded")
         };
         Ok(Self { set, inputs, outputs, bias, packed })
     }
@@ -182,7 +188,7 @@ impl Linear {
     fn panel_columns(&self) -> usize {
         match &self.packed {
             Packed::F32(_) | Packed::F16(_) => self.set.run(PanelColumns),
-            Packed::Narrow(_) => narrow::PANEL,
+            Packed::Narrow(weights) => weights.panel(),
         }
     }
 
@@ -249,6 +255,22 @@ pub(super) struct Ahead {
     pub(super) step: usize,
 }
 
+impl Ahead {
+    /// What tile number `tile` of `tiles` on one panel asks for, over `count` values of k.
+    ///
+    /// Several tiles ask for the next panel, each for a part of it, so that memory delivers while all of them work; asked
+    /// for by the first tile that needs it, ten rows take a fifth longer. A tile alone asks for what it needs soon.
+    #[inline(always)]
+    pub(super) fn new<W>(panel: &[W], count: usize, (tile, tiles): (usize, usize)) -> Self {
+        let (from, step) = (panel.as_ptr().cast::<u8>(), size_of_val(panel) / count);
+        if tiles == 1 {
+            return Self { from: from.wrapping_add(PREFETCH), step };
+        }
+        let share = step.div_ceil(tiles);
+        Self { from: from.wrapping_add((step + tile * share) * count), step: share }
+    }
+}
+
 /// `sums[row][..] += sum over k of input[row][k] * panel[k][..]`, for `count` values of k, in order.
 ///
 /// `input` and `panel` are where the first row begins and how far apart rows are.
@@ -262,9 +284,6 @@ pub(super) unsafe fn add_products<L: Lanes, W: Stored, const ROWS: usize, const 
     (mut panel, panel_stride): (*const W, usize),
     (count, mut ahead): (usize, Ahead),
 ) -> [[L::V; COLUMNS]; ROWS] {
-    /// Values of k in one turn: what a turn takes beside the products counts where two threads share a core.
-    const TURN: usize = 4;
-    const CACHE_LINE: usize = 64;
     let lines = TURN * COLUMNS * LANES * size_of::<W>() / CACHE_LINE;
     let line = ahead.step * TURN / lines;
     // SAFETY: promised by the caller; a prefetch may be of any address.
@@ -399,21 +418,6 @@ impl<W: Stored> Operation for Multiply<'_, W> {
 }
 
 impl<W> Multiply<'_, W> {
-    /// What tile number `tile` of `tiles` on one panel asks for beforehand.
-    ///
-    /// Several tiles ask for the next panel, each for a part of it, so that memory delivers while all of them work; asked
-    /// for by the first tile that needs it, ten rows take a fifth longer. A tile alone asks for what it needs soon.
-    #[inline(always)]
-    fn ahead(&self, (first, columns): (usize, usize), (tile, tiles): (usize, usize)) -> Ahead {
-        let panel = self.panels[first * self.inputs..].as_ptr().cast::<u8>();
-        let step = columns * size_of::<W>();
-        if tiles == 1 {
-            return Ahead { from: panel.wrapping_add(PREFETCH), step };
-        }
-        let share = step.div_ceil(tiles);
-        Ahead { from: panel.wrapping_add((step + tile * share) * self.inputs), step: share }
-    }
-
     /// A block of rows times one panel.
     #[inline(always)]
     fn panel<L: Lanes, P: Stored>(
@@ -423,6 +427,8 @@ impl<W> Multiply<'_, W> {
         (first_row, rows): (usize, usize),
         (first, columns): (usize, usize),
     ) {
+        // Not the panel itself where that is a widened copy.
+        let stored = &self.panels[first * self.inputs..(first + columns) * self.inputs];
         let most = even_rows(rows, L::TILE_ROWS);
         let tiles = rows.div_ceil(most);
         for index in 0..tiles {
@@ -433,7 +439,7 @@ impl<W> Multiply<'_, W> {
                 panel,
                 bias: &self.bias[first..first + columns],
                 inputs: self.inputs,
-                ahead: self.ahead((first, columns), (index, tiles)),
+                ahead: Ahead::new(stored, self.inputs, (index, tiles)),
             };
             let output = self.output.at((first_row + row, count), (first, columns));
             tile.write::<L>((count, columns / LANES), output, self.output.stride());
@@ -605,6 +611,52 @@ mod tests {
                 for (x, y) in plain.iter().zip(wide) {
                     // GELU lies between the function that is x above 0 and the one that is 0 throughout.
                     assert!((x.max(0.0) - 0.18..=x.max(0.0) + 1e-6).contains(&y), "gelu({x}) = {y}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whole_numbers_give_the_same_bits_whatever_multiplies_them() {
+        /// The scale of a row of inputs and its whole numbers.
+        fn whole_row(row: &[f32]) -> (f32, Vec<i32>) {
+            let largest = row.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+            let scale = if largest > 0.0 { largest / narrow::INPUT_LIMIT } else { 1.0 };
+            (scale, row.iter().map(|value| (value * (1.0 / scale)).round_ties_even() as i32).collect())
+        }
+        for (inputs, outputs) in [(16, 16), (32, 48), (48, 112), (384, 64)] {
+            // One column's sum is as large as it can be, another column is zero throughout.
+            let mut weights = numbers(inputs * outputs, 1);
+            weights[..inputs].fill(1.0);
+            weights[inputs..2 * inputs].fill(0.0);
+            let bias = numbers(outputs, 2);
+            let columns: Vec<_> = weights
+                .chunks_exact(inputs)
+                .map(|column| {
+                    let scale = narrow::column_scale(column);
+                    let whole = |weight: &f32| (weight * (1.0 / scale)).round_ties_even() as i32;
+                    (scale, column.iter().map(whole).collect::<Vec<_>>())
+                })
+                .collect();
+            for rows in 0..=33 {
+                let mut input = numbers(rows * inputs, 3);
+                input.iter_mut().take(inputs).for_each(|value| *value = -1.0);
+                input.iter_mut().skip(inputs).take(inputs).for_each(|value| *value = 0.0);
+                let mut expected = Vec::new();
+                for (row, whole) in input.chunks_exact(inputs).map(whole_row) {
+                    for ((column, weights), bias) in columns.iter().zip(&bias) {
+                        let products = whole.iter().zip(weights).map(|(a, b)| i64::from(*a) * i64::from(*b));
+                        let sum = i32::try_from(products.sum::<i64>()).unwrap();
+                        expected.push((sum as f32).mul_add(column * row, *bias));
+                    }
+                }
+                for pairs in Pairs::available(Precision::Int16) {
+                    let packed =
+                        Packed::Narrow(NarrowWeights::new(pairs, &weights, inputs, outputs).unwrap());
+                    let set = InstructionSet::detect();
+                    let layer = Linear { set, inputs, outputs, bias: bias.clone(), packed };
+                    let found = product(&layer, &Team::default(), &input, Then::Nothing);
+                    assert_eq!(found, expected, "{pairs:?} {rows} x {inputs} x {outputs}");
                 }
             }
         }

@@ -30,8 +30,8 @@ pub enum Precision {
     F32,
     /// bfloat16 factors with f32 sums, where the processor multiplies them (AVX-512 BF16).
     Bf16,
-    /// 16-bit fixed-point factors with exact 32-bit sums (AVX-512 VNNI): faster than bf16 where that is
-    /// slow, and closer to f32.
+    /// 16-bit fixed-point factors with exact 32-bit sums (AVX-512 VNNI or AVX2): faster than bf16 where that is slow or
+    /// missing, closer to f32, and the same bits on every processor that has it.
     Int16,
 }
 
@@ -43,15 +43,7 @@ impl Precision {
 
     /// Whether this processor has the instructions.
     pub fn is_available(self) -> bool {
-        match self {
-            Self::F32 => true,
-            #[cfg(target_arch = "x86_64")]
-            Self::Bf16 => InstructionSet::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
-            #[cfg(target_arch = "x86_64")]
-            Self::Int16 => InstructionSet::Avx512.is_available() && is_x86_feature_detected!("avx512vnni"),
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Bf16 | Self::Int16 => false,
-        }
+        self == Self::F32 || narrow::Pairs::available(self).next().is_some()
     }
 
     /// The name used in options and reports: `f32`, `bf16`, `int16`.
