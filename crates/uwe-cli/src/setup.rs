@@ -19,6 +19,7 @@ impl ModelArguments {
         let set = self.kernels.map(|kernels| match kernels {
             Kernels::Avx512 => InstructionSet::Avx512,
             Kernels::Avx2 => InstructionSet::Avx2,
+            Kernels::Neon => InstructionSet::Neon,
             Kernels::Scalar => InstructionSet::Scalar,
         });
         let options = EncoderOptions {

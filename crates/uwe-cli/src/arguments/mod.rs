@@ -320,6 +320,7 @@ pub(crate) enum PrecisionArgument {
 pub(crate) enum Kernels {
     Avx512,
     Avx2,
+    Neon,
     Scalar,
 }
 

@@ -67,6 +67,7 @@ impl Pairs {
 }
 
 /// Packed 16-bit weights.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "16-bit kernels are of x86-64 so far"))]
 #[derive(Debug)]
 pub(super) struct NarrowWeights {
     pairs: Pairs,
